@@ -1,0 +1,1 @@
+"""What BaatCheet costs, measured: `python -m benchmarks.NAME [--json] [--quick]`. See docs/benchmarks.md."""

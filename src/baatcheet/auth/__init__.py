@@ -1,0 +1,1 @@
+"""Who is asking: users, API tokens, scopes, rate limits."""

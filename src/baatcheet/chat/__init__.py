@@ -1,0 +1,1 @@
+"""One turn, told as a story: open → plan → stream → record."""

@@ -1,0 +1,99 @@
+"""What can go wrong with a turn, in words for its client."""
+
+from typing import Any
+from uuid import UUID
+
+from baatcheet.platform.errors import (
+    BadGateway,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Problem,
+    RateLimited,
+    TooLarge,
+    Unavailable,
+)
+from baatcheet.providers.model import AllProvidersFailed, ProviderError
+
+
+class TurnInterrupted(Conflict):
+    """This turn was interrupted before its end."""
+
+    type = "turn-interrupted"
+    openai_code = "turn_interrupted"
+
+    def __init__(self, turn: UUID) -> None:
+        super().__init__(
+            f"Turn {turn} was interrupted. What it had answered is kept: GET /api/v1/turns/{turn}. "
+            "POST /api/v1/chat/regenerate asks again.",
+            turn_id=str(turn),
+        )
+
+
+class TurnNotFound(NotFound):
+    """There is no such turn."""
+
+    type = "turn-not-found"
+    openai_code = "turn_not_found"
+
+
+class ModelNotFound(NotFound):
+    """There is no such model."""
+
+    type = "model-not-found"
+    openai_code = "model_not_found"
+
+
+class ContextLengthExceeded(BadRequest):
+    """The fixed parts of the prompt are larger than the model's window."""
+
+    type = "context-length-exceeded"
+    openai_code = "context_length_exceeded"
+
+
+class ReplyNotSaved(Unavailable):
+    """The reply is complete but not yet saved."""
+
+    type = "reply-not-saved"
+    openai_code = "reply_not_saved"
+
+
+class ShuttingDown(Unavailable):
+    """This server is shutting down."""
+
+    type = "shutting-down"
+    openai_code = "shutting_down"
+
+
+_REJECTED: dict[int | None, type[Problem]] = {
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    413: TooLarge,
+    422: Invalid,
+}
+
+
+def problem_of_provider(error: ProviderError) -> Problem:
+    """What a client is told when one provider refused, or failed in the middle of its answer."""
+    if error.kind == "rejected":
+        problem = _REJECTED.get(error.status, BadRequest)(error.message, param=error.param)
+        problem.openai_code = error.code  # type: ignore[misc]
+        problem.openai_type = error.type or problem.openai_type  # type: ignore[misc]
+        return problem
+    return BadGateway(f"{str(error).rstrip('.')}.", provider=error.provider)
+
+
+def problem_of_failure(failed: AllProvidersFailed) -> Problem:
+    """What a client is told when nobody answered: who was tried, and when to try again."""
+    tried: list[dict[str, Any]] = [
+        {"provider": a.provider, "model": a.model, "failure": a.kind, "message": a.message}
+        for a in failed.attempts
+    ]
+    detail = f"No provider answered. Tried: {str(failed).rstrip('.')}."
+    wait = failed.retry_after if failed.retry_after is not None else 5.0
+    if tried and all(attempt["failure"] == "rate_limited" for attempt in tried):
+        return RateLimited(detail, headers={"retry-after": str(max(1, round(wait)))}, tried=tried)
+    return Unavailable(detail, retry_after=wait, tried=tried)

@@ -1,0 +1,61 @@
+"""A turn while it runs: what was asked for, and how far it has got."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from baatcheet.chat.feed import Status, TurnFeed
+from baatcheet.chat.reply import Reply
+from baatcheet.chat.store import NewConversation
+from baatcheet.context.planning import Item, Plan
+from baatcheet.providers.model import Target
+
+
+@dataclass(frozen=True)
+class TurnRequest:
+    """What a client asks for, whichever surface it came by."""
+
+    messages: Sequence[Mapping[str, Any]] = ()  # the new ones, in OpenAI's form
+    model: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # passed on to the provider as they are
+    conversation_id: UUID | None = None
+    opens: NewConversation | None = None  # a conversation to open
+    at: str = "head"  # where the new messages go on from: "head", "root" or a message's id
+    answer: UUID | None = None  # an existing message to answer again
+    system_prompt: str | None = None  # in place of the conversation's own, for this turn
+    idempotency_key: str | None = None
+    fingerprint: str | None = None  # hexadecimal digest of the request
+    attached: bool = False  # a stateless request that ends with its client
+
+    @property
+    def stateful(self) -> bool:
+        return self.conversation_id is not None or self.opens is not None
+
+
+@dataclass(eq=False)
+class Run:
+    """A turn that runs in this process."""
+
+    feed: TurnFeed
+    history: Sequence[Item] = ()  # what came before, oldest first
+    new: Sequence[Item] = ()
+    system_prompt: str | None = None
+    reply: Reply = field(default_factory=Reply)
+    task: asyncio.Task[None] | None = None
+    started: bool = False
+    generating: bool = True
+    stopped: Status | None = None  # why the generation was stopped from outside
+    plan: Plan | None = None
+    target: Target | None = None
+    flushed: int = 0  # chunks that are durable already
+    published: int = 0  # chunks that other processes can read already
+    unsaved: bool = False  # the followers were told that saving takes longer
+
+    def stop(self, status: Status) -> None:
+        """Stop the generation; what it has said so far is recorded."""
+        if self.stopped is None and self.generating:
+            self.stopped = status
+            if self.started and self.task is not None:  # a task that has not begun would end without a word
+                self.task.cancel()

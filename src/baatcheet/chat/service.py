@@ -1,0 +1,433 @@
+"""One turn, told as a story: open → plan → stream → record.
+
+A turn belongs to the server: once it is open it runs to its end in a task of its own, whoever listens. Only a
+stateless request without an idempotency key belongs to its client, and is stopped when that leaves. No database
+connection is held while a provider answers.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from baatcheet.auth.idempotency import IdempotencyKeyReused
+from baatcheet.auth.principal import Principal
+from baatcheet.chat.errors import (
+    ContextLengthExceeded,
+    ModelNotFound,
+    ShuttingDown,
+    TurnNotFound,
+    problem_of_failure,
+    problem_of_provider,
+)
+from baatcheet.chat.feed import Outcome, Status, TurnFeed, TurnIdentity, error_of
+from baatcheet.chat.finished import finished_feed
+from baatcheet.chat.recording import Recorder
+from baatcheet.chat.run import Run, TurnRequest
+from baatcheet.chat.store import (
+    Closing,
+    Opened,
+    Opening,
+    TurnRow,
+    TurnStore,
+)
+from baatcheet.context.planning import ContextTooSmall, Item, OrphanToolResult, Plan
+from baatcheet.context.recents import Recent, RecentBranches
+from baatcheet.context.window import StoredMessage, Window, to_be_stored
+from baatcheet.conversations.errors import ConversationNotFound, MessageNotFound, TurnInProgress
+from baatcheet.kit.ids import new_id
+from baatcheet.platform.database import DatabaseUnavailable
+from baatcheet.platform.errors import BadRequest, Problem, ServerFault
+from baatcheet.platform.logging import get_logger
+from baatcheet.platform.telemetry import Metrics
+from baatcheet.projects.service import ProjectNotFound
+from baatcheet.providers.catalogue import Catalogue, UnknownModel
+from baatcheet.providers.failover import complete_first, embed_first, stream_first
+from baatcheet.providers.model import (
+    AllProvidersFailed,
+    Completion,
+    ProviderError,
+    Target,
+    Usage,
+)
+
+log = get_logger(__name__)
+
+RECORDING = 4.0  # seconds after the grace period in which interrupted turns are written down
+OPEN_AGAIN = (
+    2.0  # seconds within which a failed opening is tried once more: later, the client has waited enough
+)
+
+
+class ChatService:
+    """Starts turns, finds them again, stops them."""
+
+    def __init__(
+        self,
+        *,
+        store: TurnStore,
+        catalogue: Catalogue,
+        window: Window,
+        process: UUID,
+        spend: Callable[[UUID, int], Awaitable[None]],
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._window = window
+        self._process = process
+        self._metrics = metrics
+        self._recorder = Recorder(store, spend=spend, metrics=metrics)
+        self._recents = RecentBranches(most_messages=window.max_messages, budget=window.max_tokens)
+        self._draining = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.runs: dict[UUID, Run] = {}
+        self.on_drain: Callable[[], None] = lambda: None
+        self.on_end: Callable[[Run], None] = lambda _run: None
+
+    # Starting ----------------------------------------------------------------------------------------------
+
+    async def start(self, who: Principal, request: TurnRequest) -> TurnFeed:
+        """Open a turn and let it run. A repeated idempotency key finds the turn that it started.
+
+        Raises ModelNotFound, ConversationNotFound, MessageNotFound, ProjectNotFound, TurnInProgress,
+        IdempotencyKeyReused, ShuttingDown, DatabaseUnavailable.
+        """
+        if self._draining:
+            raise ShuttingDown("This server is shutting down; another will take over.")
+        targets = await self._resolve(request.model) if request.model is not None else None
+        if request.attached:
+            feed = TurnFeed(TurnIdentity(new_id(), who.user_id, request.model))
+            self._launch(who, Run(feed), request, targets)
+            return feed
+        recent = self._recent(request)
+        opening, new = await self._opening(who, request, recent)
+        outcome, opened = await self._open(opening)
+        if outcome == "joined":
+            assert opened.turn is not None
+            feed = await self.find(who, opened.turn)
+            feed.joined = True
+            return feed
+        if outcome != "opened":
+            raise _refusal(outcome, opened, request)
+        identity = TurnIdentity(
+            id=opening.turn,
+            user_id=who.user_id,
+            model=request.model or opened.model,
+            conversation_id=opening.conversation,
+            input_id=opened.answer or (new[-1].id if new and request.stateful else None),
+            reply_id=opening.reply,
+            title=opened.title,
+        )
+        if recent is not None and opened.head == recent.head:
+            history: Sequence[Item] = recent.items
+        else:
+            history = [self._window.item(message) for message in reversed(opened.history)]
+        items = [self._window.item(message) for message in new]
+        if opened.answer is not None:  # the message to answer is the newest of the branch
+            history, items = history[:-1], list(history[-1:])
+        system = opened.system_prompt if request.system_prompt is None else request.system_prompt
+        run = Run(TurnFeed(identity), history, items, system)
+        self._launch(who, run, request, targets)
+        return run.feed
+
+    async def _open(self, opening: Opening) -> tuple[str, Opened]:
+        """Commit the opening. An answer that was lost on its way is asked for once more: the opening bears it."""
+        began = time.monotonic()
+        try:
+            return await self._store.open(opening)
+        except DatabaseUnavailable:
+            if time.monotonic() - began > OPEN_AGAIN:
+                raise
+            return await self._store.open(opening)
+
+    def _recent(self, request: TurnRequest) -> Recent | None:
+        if request.conversation_id is None or request.at != "head" or request.answer is not None:
+            return None
+        return self._recents.get(request.conversation_id)
+
+    async def complete(self, who: Principal, request: TurnRequest) -> Completion:
+        """A stateless, unstreamed request: the provider's whole answer, passed on as it came. Its usage is recorded."""
+        if self._draining:
+            raise ShuttingDown("This server is shutting down; another will take over.")
+        targets = await self._resolve(request.model)
+        created = time.time()
+
+        async def body_for(target: Target) -> Mapping[str, Any]:
+            return {**request.parameters, "model": target.model.name, "messages": request.messages}
+
+        try:
+            completed = await complete_first(targets, body_for)
+        except ProviderError as error:
+            raise problem_of_provider(error) from error
+        except AllProvidersFailed as failed:
+            raise problem_of_failure(failed) from failed
+        usage = completed.completion.usage or Usage()
+        self._background(self._recorder.record(who, request, completed.target, usage, created))
+        return completed.completion
+
+    async def embed(self, who: Principal, model: str, body: Mapping[str, Any]) -> bytes:
+        """The answer of a provider that has the embedding model `model`, as JSON."""
+        try:
+            targets = await self._catalogue.resolve_embedding(model)
+        except UnknownModel as unknown:
+            raise _model_not_found(unknown) from None
+
+        async def body_for(target: Target) -> Mapping[str, Any]:
+            return {**body, "model": target.model.name}
+
+        try:
+            return (await embed_first(targets, body_for)).raw
+        except ProviderError as error:
+            raise problem_of_provider(error) from error
+        except AllProvidersFailed as failed:
+            raise problem_of_failure(failed) from failed
+
+    async def _resolve(self, name: str | None) -> tuple[Target, ...]:
+        try:
+            return await self._catalogue.resolve(name)
+        except UnknownModel as unknown:
+            raise _model_not_found(unknown) from None
+
+    async def _opening(
+        self, who: Principal, request: TurnRequest, recent: Recent | None
+    ) -> tuple[Opening, list[StoredMessage]]:
+        new = (
+            [await to_be_stored(new_id(), message) for message in request.messages]
+            if request.stateful
+            else []
+        )
+        opening = Opening(
+            turn=new_id(),
+            user=who.user_id,
+            process=self._process,
+            reply=new_id(),
+            most=self._window.max_messages,
+            budget=self._window.max_tokens,
+            conversation=request.conversation_id or (new_id() if request.opens else None),
+            new=request.opens,
+            at=request.at,
+            answer=request.answer,
+            known=recent.head if recent is not None else None,
+            model=request.model,
+            key=request.idempotency_key,
+            fingerprint=request.fingerprint,
+            messages=tuple(new),
+        )
+        return opening, new
+
+    def _launch(
+        self, who: Principal, run: Run, request: TurnRequest, targets: tuple[Target, ...] | None
+    ) -> None:
+        self.runs[run.feed.identity.id] = run
+        self._metrics.turn_started()
+        run.task = self._background(self._run(who, run, request, targets))
+
+    # Generating --------------------------------------------------------------------------------------------
+
+    async def _run(
+        self, who: Principal, run: Run, request: TurnRequest, targets: tuple[Target, ...] | None
+    ) -> None:
+        """See a turn to its end, and never leave a follower waiting."""
+        status: Status = "completed"
+        problem: Problem | None = None
+        run.started = True
+        try:
+            if run.stopped is None:
+                await self._generate(run, request, targets)
+            else:
+                status = run.stopped
+        except asyncio.CancelledError:
+            assert run.task is not None
+            run.task.uncancel()
+            status = run.stopped or "interrupted"
+        except Exception as error:  # noqa: BLE001 - whatever went wrong is told to the followers
+            status, problem = "failed", _told(error, run)
+        run.generating = False
+        try:
+            await self._conclude(who, run, request, status, problem)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: the keeper finds the turn and ends it
+            log.error("turn.not_recorded", error=error, turn_id=str(run.feed.identity.id))
+            if run.feed.outcome is None:
+                fault = ServerFault("The turn could not be recorded.")
+                run.feed.end(Outcome("failed", error=error_of(fault)))
+            self.runs.pop(run.feed.identity.id, None)
+            self._metrics.turn_ended("failed")
+
+    async def _generate(self, run: Run, request: TurnRequest, targets: tuple[Target, ...] | None) -> None:
+        """Stream the reply into the run's feed. What ends the reply is held back until it is committed."""
+        if targets is None:
+            targets = await self._resolve(run.feed.identity.model)
+
+        async def body_for(target: Target) -> Mapping[str, Any]:
+            if not request.stateful:
+                return {**request.parameters, "model": target.model.name, "messages": request.messages}
+            run.plan = await self._plan(target, run, request)
+            return {**request.parameters, "model": target.model.name, "messages": run.plan.messages}
+
+        async with stream_first(targets, body_for) as answering:
+            run.target = answering.target
+            run.feed.answered_by = answering.target.model.id
+            async for chunks in answering.chunks:
+                shown = run.reply.take(chunks)
+                if shown:
+                    run.feed.push(shown)
+
+    async def _plan(self, target: Target, run: Run, request: TurnRequest) -> Plan:
+        limit = request.parameters.get("max_completion_tokens", request.parameters.get("max_tokens"))
+        tools = request.parameters.get("tools")
+        return await self._window.plan(
+            target.model,
+            system_prompt=run.system_prompt,
+            history=run.history,
+            new=run.new,
+            tools=tools if isinstance(tools, list) else None,
+            reply_tokens=limit if isinstance(limit, int) else None,
+        )
+
+    # Recording ---------------------------------------------------------------------------------------------
+
+    async def _conclude(
+        self, who: Principal, run: Run, request: TurnRequest, status: Status, problem: Problem | None
+    ) -> None:
+        """Commit the end of a turn, and only then tell the followers."""
+        outcome = await self._recorder.outcome(run, status, problem)
+        closing = await self._recorder.closing(who, run, request, outcome)
+        if request.attached:
+            self._end(run, outcome)
+            self._background(self._recorder.save(run, closing))
+        elif await self._recorder.save(run, closing):
+            self._remember(run, outcome, closing)
+            self._end(run, outcome)
+        else:
+            outcome = await self._recorder.standing(run, outcome)
+            self._end(run, outcome)
+        log.debug(
+            "turn.ended",
+            turn_id=str(run.feed.identity.id),
+            status=outcome.status,
+            answered_by=outcome.answered_by,
+        )
+        self._metrics.turn_ended(outcome.status)
+        if outcome.usage is not None:
+            await self._recorder.account(who, outcome.usage)
+
+    def _remember(self, run: Run, outcome: Outcome, closing: Closing) -> None:
+        """The branch that has just grown is probably the one that grows next."""
+        identity, reply = run.feed.identity, closing.message
+        if identity.conversation_id is None or identity.reply_id is None or reply is None:
+            return
+        said = StoredMessage(identity.reply_id, "assistant", reply.content, reply.tokens, reply.parts)
+        self._recents.put(identity.conversation_id, (*run.history, *run.new, self._window.item(said)))
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        if not run.unsaved:
+            if outcome.status == "completed":
+                run.feed.push(run.reply.held)
+            run.feed.end(outcome)
+        self.runs.pop(run.feed.identity.id, None)
+        self.on_end(run)
+
+    # Finding and stopping ----------------------------------------------------------------------------------
+
+    async def find(self, who: Principal, turn_id: UUID) -> TurnFeed:
+        """The events of one of `who`'s turns: from memory when it runs here, else from where it was written.
+
+        Raises TurnNotFound, DatabaseUnavailable.
+        """
+        run = self.runs.get(turn_id)
+        if run is not None and run.feed.identity.user_id == who.user_id:
+            return run.feed
+        row = await self._store.row(who.user_id, turn_id)
+        if row is None:
+            raise TurnNotFound(f"There is no turn {turn_id}.")
+        if row.status == "running":
+            return self.mirror(row)
+        return finished_feed(row)
+
+    mirror: Callable[[TurnRow], TurnFeed]
+    """Follows a turn that another process runs; set by the relay."""
+
+    async def cancel(self, who: Principal, turn_id: UUID) -> None:
+        """Stop a turn upstream, keep what it has said. An ended turn stays as it is. Raises TurnNotFound."""
+        run = self.runs.get(turn_id)
+        if run is not None and run.feed.identity.user_id == who.user_id:
+            run.stop("cancelled")
+            return
+        if not await self._store.request_cancel(who.user_id, turn_id) and (
+            await self._store.row(who.user_id, turn_id) is None
+        ):
+            raise TurnNotFound(f"There is no turn {turn_id}.")
+
+    def abandon(self, feed: TurnFeed) -> None:
+        """The client of a stateless request has left: nobody wants the rest."""
+        run = self.runs.get(feed.identity.id)
+        if run is not None and feed.outcome is None:
+            run.stop("cancelled")
+
+    async def drain(self, grace: float) -> None:
+        """Take no more turns, let those that run end within `grace` seconds, mark the rest interrupted.
+
+        Called again, the earlier end of the two graces holds.
+        """
+        self._draining = True
+        self.on_drain()
+        if self.runs and grace > 0:
+            await asyncio.wait([run.task for run in self.runs.values() if run.task], timeout=grace)
+        for run in list(self.runs.values()):
+            run.stop("interrupted")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=RECORDING)
+        for run in list(self.runs.values()):  # the database is away: nobody is kept waiting for it
+            self._recorder.tell_unsaved(run, stopping=True)
+
+    def _background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _told(error: Exception, run: Run) -> Problem:
+    """What the followers of a turn are told when its generation raised `error`."""
+    match error:
+        case ProviderError():
+            return problem_of_provider(error)
+        case AllProvidersFailed():
+            return problem_of_failure(error)
+        case OrphanToolResult():
+            return BadRequest(f"There is {error}: send results right after the calls that they answer.")
+        case ContextTooSmall():
+            return ContextLengthExceeded(f"{str(error)[0].upper()}{str(error)[1:]}.")
+        case Problem():
+            return error
+        case _:
+            log.error("turn.crashed", error=error, turn_id=str(run.feed.identity.id))
+            return ServerFault("The turn failed on our side.")
+
+
+def _refusal(outcome: str, opened: Opened, request: TurnRequest) -> Problem:
+    """Why a turn could not be opened."""
+    match outcome:
+        case "reused":
+            return IdempotencyKeyReused("Send a new Idempotency-Key with a new request.")
+        case "busy":
+            assert opened.turn is not None
+            return TurnInProgress(opened.turn)
+        case "no-conversation":
+            return ConversationNotFound(request.conversation_id, param="conversation")
+        case "no-project":
+            assert request.opens is not None
+            assert request.opens.project is not None
+            return ProjectNotFound(request.opens.project, param="project_id")
+        case "no-message":
+            return MessageNotFound(request.answer or request.at, param="message_id")
+    raise ValueError(outcome)
+
+
+def _model_not_found(unknown: UnknownModel) -> ModelNotFound:
+    near = f" Did you mean {unknown.near[0]}?" if unknown.near else ""
+    return ModelNotFound(
+        f"There is no model {unknown.name!r}.{near} GET /v1/models lists them.", param="model"
+    )

@@ -1,0 +1,170 @@
+"""Rows of conversations and messages.
+
+A page is bounded by its rows and by the bytes of their texts: whatever a list holds, one answer stays small
+enough to be made in one piece. The first row is always there, however large.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, func, literal, select, text, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from baatcheet.conversations.models import Conversation, Message
+from baatcheet.platform.database import Base
+
+Order = Literal["asc", "desc"]
+Row = TypeVar("Row", bound=Base)
+Position = tuple[datetime, UUID]
+
+MAX_PAGE_BYTES = 16 * 1024 * 1024
+
+
+async def conversation(
+    session: AsyncSession, owner: UUID, conversation_id: UUID, *, lock: bool = False
+) -> Conversation | None:
+    query = select(Conversation).where(Conversation.id == conversation_id, Conversation.user_id == owner)
+    if lock:
+        query = query.with_for_update()
+    return (await session.scalars(query)).one_or_none()
+
+
+async def running_turn(session: AsyncSession, conversation_id: UUID) -> UUID | None:
+    """The turn that runs in a conversation; with the conversation locked, none can begin."""
+    found: UUID | None = await session.scalar(
+        text("SELECT id FROM turns WHERE conversation_id = :conversation AND status = 'running'"),
+        {"conversation": conversation_id},
+    )
+    return found
+
+
+async def conversations_after(
+    session: AsyncSession, owner: UUID, last: Position | None, limit: int, filters: Mapping[str, Any]
+) -> tuple[list[Conversation], bool]:
+    """Those changed last first, and whether more follow. `filters`: exact values of columns."""
+    order = (Conversation.updated_at.desc(), Conversation.id.desc())
+    keys = select(Conversation.id, func.row_number().over(order_by=order).label("place")).where(
+        Conversation.user_id == owner
+    )
+    for name, value in filters.items():
+        keys = keys.where(getattr(Conversation, name) == value)
+    if last is not None:
+        keys = keys.where(tuple_(Conversation.updated_at, Conversation.id) < tuple_(*map(literal, last)))
+    size = func.coalesce(func.octet_length(Conversation.system_prompt), 0)
+    return await _bounded(session, Conversation, keys.order_by(*order), size, limit)
+
+
+async def change_conversation(
+    session: AsyncSession, owner: UUID, conversation_id: UUID, fields: Mapping[str, Any]
+) -> Conversation | None:
+    changed = (
+        update(Conversation)
+        .where(Conversation.id == conversation_id, Conversation.user_id == owner)
+        .values(**fields, updated_at=func.clock_timestamp())
+        .returning(Conversation)
+    )
+    found = await session.scalars(changed, execution_options={"populate_existing": True})
+    return found.one_or_none()
+
+
+async def message(session: AsyncSession, owner: UUID, message_id: UUID) -> Message | None:
+    query = select(Message).where(Message.id == message_id, Message.user_id == owner)
+    return (await session.scalars(query)).one_or_none()
+
+
+async def is_message_of(session: AsyncSession, owner: UUID, conversation_id: UUID, message_id: UUID) -> bool:
+    query = select(Message.id).where(
+        Message.id == message_id, Message.conversation_id == conversation_id, Message.user_id == owner
+    )
+    return await session.scalar(query) is not None
+
+
+async def siblings(session: AsyncSession, one: Message) -> Sequence[UUID]:
+    """Every message with the same parent, oldest first."""
+    query = select(Message.id).where(
+        Message.user_id == one.user_id,
+        Message.conversation_id == one.conversation_id,
+        Message.parent_id.is_(None) if one.parent_id is None else Message.parent_id == one.parent_id,
+    )
+    return (await session.scalars(query.order_by(Message.created_at, Message.id))).all()
+
+
+async def all_messages(
+    session: AsyncSession,
+    owner: UUID,
+    conversation_id: UUID,
+    order: Order,
+    last: Position | None,
+    limit: int,
+) -> tuple[list[Message], bool]:
+    """Every branch's messages by time, and whether more follow."""
+    when = (Message.created_at, Message.id)
+    by = when if order == "asc" else tuple(column.desc() for column in when)
+    keys = select(Message.id, func.row_number().over(order_by=by).label("place")).where(
+        Message.conversation_id == conversation_id, Message.user_id == owner
+    )
+    if last is not None:
+        here, there = tuple_(*when), tuple_(*map(literal, last))
+        keys = keys.where(here > there if order == "asc" else here < there)
+    return await _bounded(session, Message, keys.order_by(*by), func.octet_length(Message.content), limit)
+
+
+async def branch(
+    session: AsyncSession,
+    owner: UUID,
+    conversation_id: UUID,
+    order: Order,
+    head: UUID,
+    last: UUID | None,
+    limit: int,
+) -> tuple[list[Message], bool]:
+    """The messages from the root to `head` that follow `last` in `order`, and whether more follow.
+
+    One statement. Newest first, it walks no further than the page; oldest first, it walks the ids from the
+    head back to `last`, and fetches the texts of the page alone.
+    """
+    mine = (Message.conversation_id == conversation_id, Message.user_id == owner)
+    start: Any = head
+    if order == "desc" and last is not None:
+        start = select(Message.parent_id).where(Message.id == last, *mine).scalar_subquery()
+    first = select(Message.id, Message.parent_id, literal(1).label("depth")).where(Message.id == start, *mine)
+    if order == "asc" and last is not None:
+        first = first.where(Message.id != last)
+    path = first.cte("path", recursive=True)
+    step = (
+        select(Message.id, Message.parent_id, path.c.depth + 1)
+        .join(path, Message.id == path.c.parent_id)
+        .where(*mine)
+    )
+    if order == "desc":
+        step = step.where(path.c.depth <= limit)
+    elif last is not None:
+        step = step.where(path.c.parent_id != last)
+    path = path.union_all(step)
+    by = path.c.depth if order == "desc" else path.c.depth.desc()
+    keys = select(path.c.id, func.row_number().over(order_by=by).label("place")).order_by(by)
+    return await _bounded(session, Message, keys, func.octet_length(Message.content), limit)
+
+
+async def _bounded(
+    session: AsyncSession, model: type[Row], keys: Select[Any], size: ColumnElement[int], limit: int
+) -> tuple[list[Row], bool]:
+    """The rows of a page, whose `keys` are (id, place); octet_length reads no text, only its length."""
+    key = keys.limit(limit + 1).cte("key")
+    identity: Any = model.__table__.c["id"]
+    before = func.sum(size).over(order_by=key.c.place) - size
+    sized = (
+        select(key.c.id, key.c.place, before.label("before"), func.count().over().label("found"))
+        .join(model, identity == key.c.id)
+        .cte("sized")
+    )
+    page = (
+        select(model, sized.c.found)
+        .join(sized, sized.c.id == identity)
+        .where(sized.c.place <= limit, sized.c.before <= MAX_PAGE_BYTES)
+        .order_by(sized.c.place)
+    )
+    rows = (await session.execute(page)).all()
+    return [row[0] for row in rows], bool(rows) and rows[0].found > len(rows)

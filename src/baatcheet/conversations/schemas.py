@@ -1,0 +1,117 @@
+"""Conversations and messages as clients send and see them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from baatcheet.platform.rest import Body, Flag, Id, Out, Page, Text, absent
+
+MAX_SYSTEM_PROMPT = 1024 * 1024  # bytes
+_ID = "0190f3a2-7c1e-7d4b-9a51-3f0c2b8e6d10"
+
+
+def _bounded(prompt: str) -> str:
+    if len(prompt.encode()) > MAX_SYSTEM_PROMPT:
+        raise ValueError(f"has more than {MAX_SYSTEM_PROMPT:,} bytes")
+    return prompt
+
+
+Title = Annotated[Text, Field(max_length=500)]
+SystemPrompt = Annotated[Text, Field(max_length=MAX_SYSTEM_PROMPT), AfterValidator(_bounded)]
+Model = Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class ConversationOut(Out):
+    """A conversation, without its messages."""
+
+    id: UUID
+    title: str
+    system_prompt: str | None
+    model: str | None
+    project_id: UUID | None
+    archived: bool
+    pinned: bool
+    head_id: UUID | None = Field(description="The newest message of the active branch.")
+    token_total: int = Field(description="Of all its messages, on every branch.")
+    message_count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ConversationPage(Page[ConversationOut]):
+    """Conversations, those changed last first."""
+
+
+class NewConversation(Body):
+    """A conversation to be made."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"title": "Trip to Hunza", "system_prompt": "Answer briefly."}]}
+    )
+
+    title: Title = ""
+    system_prompt: SystemPrompt | None = None
+    model: Model | None = Field(None, description="Left out: the server's default at every turn.")
+    project_id: Id | None = None
+    archived: Flag = False
+    pinned: Flag = False
+
+
+class ConversationChanges(Body):
+    """What to change of a conversation; what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "Hunza in May", "pinned": True}]})
+
+    title: Title = absent()
+    system_prompt: SystemPrompt | None = None
+    model: Model | None = None
+    project_id: Id | None = Field(None, description="null: take it out of its project.")
+    archived: Flag = absent()
+    pinned: Flag = absent()
+    head_id: Id = absent(
+        description="A message of this conversation: its branch becomes the active one.", examples=[_ID]
+    )
+
+
+class MessageOut(Out):
+    """A message."""
+
+    id: UUID
+    conversation_id: UUID
+    parent_id: UUID | None
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str
+    parts: dict[str, Any] | None = Field(
+        description="What is more than text (images, tool calls …), in OpenAI's form."
+    )
+    model: str | None = Field(description="Which model wrote it.")
+    token_count: int
+    finish_reason: str | None
+    turn_id: UUID | None = Field(description="The turn that it belongs to.")
+    created_at: datetime
+
+
+class MessagePage(Page[MessageOut]):
+    """Messages of one conversation."""
+
+
+class MessageWithSiblings(MessageOut):
+    """A message, and where its branch forks."""
+
+    siblings: list[UUID] = Field(
+        description="Every message with the same parent, this one included, oldest first."
+    )
+
+
+class NewMessage(Body):
+    """A message to be added, without asking a model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"role": "user", "content": "Where is Attabad Lake?"}]}
+    )
+
+    role: Literal["user", "assistant", "system"]
+    content: Annotated[Text, Field(min_length=1)]
+    model: Model | None = Field(None, description="Which model wrote it.")

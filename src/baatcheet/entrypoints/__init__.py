@@ -1,0 +1,1 @@
+"""Composition roots: the API process, the supervisor, the command line. Nothing imports them."""

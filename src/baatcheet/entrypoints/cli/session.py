@@ -1,0 +1,60 @@
+"""What the commands on users and tokens share: a database, and an operator's powers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from uuid import UUID
+
+import typer
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from baatcheet.auth.models import User
+from baatcheet.auth.principal import SCOPES, Principal
+from baatcheet.entrypoints.cli.connection import database_url
+from baatcheet.kit.ids import parse_id
+from baatcheet.platform.database import Database
+from baatcheet.platform.settings import load
+
+Result = TypeVar("Result")
+
+NOBODY = UUID(int=0)
+
+
+def with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
+    """Run `work` on the database that the settings name."""
+    settings = load()
+
+    async def run(url: str) -> Result:
+        database = Database(
+            settings.database.model_copy(update={"url": SecretStr(url)}), pool_size=1, name="baatcheet cli"
+        )
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    with database_url(settings) as url:
+        return asyncio.run(run(url))
+
+
+async def find_user(database: Database, wanted: str | None) -> User:
+    """The user with this id or e-mail address; None: the first active administrator."""
+    query = select(User).order_by(User.id).limit(1)
+    if wanted is None:
+        query = query.where(User.role == "admin", User.active)
+    elif (user_id := parse_id(wanted)) is not None:
+        query = query.where(User.id == user_id)
+    else:
+        query = query.where(func.lower(User.email) == wanted.lower())
+    async with database.system() as session:
+        user = (await session.scalars(query)).one_or_none()
+    if user is None:
+        who = "active administrator" if wanted is None else f"user {wanted}"
+        raise typer.BadParameter(f"There is no {who}.")
+    return user
+
+
+def operator(user: User) -> Principal:
+    """Whoever may run commands on this machine may do everything, here on behalf of `user`."""
+    return Principal(user.id, NOBODY, user.role, frozenset(SCOPES), user.name)

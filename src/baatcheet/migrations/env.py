@@ -1,0 +1,14 @@
+"""Alembic's environment: run by `baatcheet.platform.migrate`, which hands over the connection."""
+
+from alembic import context
+
+import baatcheet.auth.models
+import baatcheet.chat.models
+import baatcheet.conversations.models
+import baatcheet.projects.models  # noqa: F401 - importing a module declares its tables
+from baatcheet.platform.database import Base
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,1 @@
+"""The world, wrapped once: settings, database, cache, HTTP, errors, logs, embedded services."""

@@ -1,0 +1,424 @@
+"""Settings: small frozen groups, read once from the environment and `.env`.
+
+Every field names its variable, an example and what it is for; `docs/reference/settings.md` is written from
+these declarations (`reference()`), and a test keeps the two equal. Only entry points see the whole; everything
+else is given its own group.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+from pydantic.fields import FieldInfo
+
+PREFIX = "BAATCHEET_"
+
+
+@dataclass(frozen=True)
+class Env:
+    """The variable that a field is read from, and a value that a person could write there."""
+
+    name: str
+    example: str
+
+
+class SettingsError(Exception):
+    """Some settings can't be used. `str(error)` lists each with its problem and an example."""
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _from_json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Group(BaseModel):
+    """Base of every settings group."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class CustomProvider(Group):
+    """One OpenAI-compatible server, as written in BAATCHEET_PROVIDERS."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    base_url: str = Field(pattern=r"^https?://")
+    api_key: SecretStr | None = None
+    api_key_env: str | None = Field(None, description="The variable that holds the key.")
+    models: tuple[str, ...] = Field((), description="What it serves; empty: asked from its /models.")
+    embedding_models: tuple[str, ...] = ()
+    default_model: str | None = None
+    context_window: int = Field(32_768, gt=0, description="Tokens, for models that say nothing of theirs.")
+    encoding: Literal["o200k_base", "cl100k_base"] = "o200k_base"
+    allow_insecure: bool = Field(False, description="Allow http:// to an address that is not loopback.")
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class ServerSettings(Group):
+    """How the API process listens, and what it accepts."""
+
+    host: Annotated[str, Env("BAATCHEET_HOST", "0.0.0.0")] = Field(  # noqa: S104 - an example
+        "127.0.0.1", description="Address to listen on."
+    )
+    port: Annotated[int, Env("BAATCHEET_PORT", "8080")] = Field(
+        8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one."
+    )
+    processes: Annotated[int, Env("BAATCHEET_PROCESSES", "2")] = Field(
+        1, ge=1, le=256, description="API processes that share the port."
+    )
+    grace_seconds: Annotated[float, Env("BAATCHEET_GRACE_SECONDS", "25")] = Field(
+        25.0,
+        ge=0,
+        le=3600,
+        description="How long running turns may go on after SIGTERM before they are marked interrupted.",
+    )
+    max_body_bytes: Annotated[int, Env("BAATCHEET_MAX_BODY_BYTES", "33554432")] = Field(
+        32 * 1024 * 1024, ge=1024, description="Largest request body; a larger one is answered 413."
+    )
+    max_message_bytes: Annotated[int, Env("BAATCHEET_MAX_MESSAGE_BYTES", "16777216")] = Field(
+        16 * 1024 * 1024,
+        ge=1024,
+        description="Largest text of one message, in UTF-8 bytes; a larger one is answered 413.",
+    )
+    cors_origins: Annotated[Names, Env("BAATCHEET_CORS_ORIGINS", "https://app.example.com")] = Field(
+        (), description="Origins whose pages may call the API from a browser, comma-separated; `*` for any."
+    )
+    trusted_proxies: Annotated[Names, Env("BAATCHEET_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")] = Field(
+        (), description="Proxies whose X-Forwarded-For is believed: addresses or networks, comma-separated."
+    )
+    keep_alive_seconds: Annotated[Seconds, Env("BAATCHEET_STREAM_KEEP_ALIVE_SECONDS", "15")] = Field(
+        15.0,
+        description="A stream that has been silent this long gets a comment, so that proxies keep it open.",
+    )
+
+
+class EmbeddedSettings(Group):
+    """The PostgreSQL and the Valkey that `baatcheet serve` runs when it is given none."""
+
+    data_dir: Annotated[Path, Env("BAATCHEET_DATA_DIR", "/var/lib/baatcheet")] = Field(
+        Path("data"), description="Folder of the embedded services' data."
+    )
+    postgres_bin: Annotated[Path | None, Env("BAATCHEET_POSTGRES_BIN", "/usr/lib/postgresql/15/bin")] = Field(
+        None, description="Folder of PostgreSQL's programs; unset: those of the installed wheel."
+    )
+    valkey_bin: Annotated[Path | None, Env("BAATCHEET_VALKEY_BIN", "/usr/bin/redis-server")] = Field(
+        None, description="A Valkey or Redis server program; unset: the one of the installed wheel."
+    )
+
+
+class DatabaseSettings(Group):
+    """PostgreSQL: where it is and how much of it one process takes."""
+
+    url: Annotated[
+        SecretStr | None, Env("DATABASE_URL", "postgresql://baatcheet:secret@db:5432/baatcheet")
+    ] = Field(None, description="PostgreSQL 15 or newer; unset: the embedded one.")
+    direct_url: Annotated[
+        SecretStr | None, Env("DATABASE_DIRECT_URL", "postgresql://baatcheet:secret@db:5432/baatcheet")
+    ] = Field(None, description="The same database past PgBouncer, for migrations; unset: DATABASE_URL.")
+    pool_max: Annotated[int | None, Env("BAATCHEET_POOL_MAX", "100")] = Field(
+        None,
+        ge=2,
+        description="Connections of the whole deployment at most, divided among its processes; unset: 100, "
+        "or what the server allows.",
+    )
+    connect_timeout: Annotated[Seconds, Env("BAATCHEET_DB_CONNECT_TIMEOUT", "10")] = Field(
+        10.0, description="Seconds to wait for a new connection."
+    )
+    checkout_timeout: Annotated[Seconds, Env("BAATCHEET_DB_CHECKOUT_TIMEOUT", "10")] = Field(
+        10.0,
+        description="Seconds a request waits for the database, retries included, before it is answered 503.",
+    )
+    statement_timeout: Annotated[Seconds, Env("BAATCHEET_DB_STATEMENT_TIMEOUT", "30")] = Field(
+        30.0, description="Seconds one statement may run."
+    )
+
+
+class CacheSettings(Group):
+    """Redis or Valkey: may vanish at any time."""
+
+    url: Annotated[SecretStr | None, Env("REDIS_URL", "redis://cache:6379/0")] = Field(
+        None, description="Redis or Valkey; unset: the embedded one."
+    )
+    timeout: Annotated[Seconds, Env("BAATCHEET_CACHE_TIMEOUT", "0.05")] = Field(
+        0.05, description="Seconds that a request waits for the cache at most."
+    )
+
+
+class AuthSettings(Group):
+    """Who may come in."""
+
+    admin_token: Annotated[
+        SecretStr | None, Env("BAATCHEET_ADMIN_TOKEN", "bc_0123456789abcdef0123456789abcdef")
+    ] = Field(
+        None, min_length=16, description="The administrator's token; unset: one is made and shown once."
+    )
+    requests_per_minute: Annotated[int, Env("BAATCHEET_REQUESTS_PER_MINUTE", "600")] = Field(
+        60_000, ge=0, description="Requests that one token may make in a minute; 0: no limit."
+    )
+    tokens_per_minute: Annotated[int, Env("BAATCHEET_TOKENS_PER_MINUTE", "200000")] = Field(
+        0, ge=0, description="Model tokens that one token may use in a minute; 0: no limit."
+    )
+
+
+class ProviderSettings(Group):
+    """Model providers: their keys, their order and how long they may take."""
+
+    order: Annotated[Names, Env("BAATCHEET_PROVIDER_ORDER", "groq,openrouter,ollama")] = Field(
+        (), description="Providers to prefer, first to last; those not named follow in their built-in order."
+    )
+    default_model: Annotated[str | None, Env("BAATCHEET_DEFAULT_MODEL", "groq/llama-3.3-70b-versatile")] = (
+        Field(
+            None,
+            description="Model of a chat that names none, or `auto`; unset: the first provider's default.",
+        )
+    )
+    groq_key: Annotated[SecretStr | None, Env("GROQ_API_KEY", "gsk_…")] = Field(
+        None, description="Key for Groq."
+    )
+    openrouter_key: Annotated[SecretStr | None, Env("OPENROUTER_API_KEY", "sk-or-…")] = Field(
+        None, description="Key for OpenRouter."
+    )
+    deepseek_key: Annotated[SecretStr | None, Env("DEEPSEEK_API_KEY", "sk-…")] = Field(
+        None, description="Key for DeepSeek."
+    )
+    gemini_key: Annotated[SecretStr | None, Env("GEMINI_API_KEY", "AIza…")] = Field(
+        None, description="Key for Google Gemini."
+    )
+    huggingface_key: Annotated[SecretStr | None, Env("HF_TOKEN", "hf_…")] = Field(
+        None, description="Token for Hugging Face's router."
+    )
+    openai_key: Annotated[SecretStr | None, Env("OPENAI_API_KEY", "sk-…")] = Field(
+        None, description="Key for OpenAI."
+    )
+    openai_base_url: Annotated[str | None, Env("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")] = Field(
+        None,
+        pattern=r"^https?://",
+        description="Another OpenAI-compatible server in OpenAI's place (vLLM, llama.cpp, LM Studio …).",
+    )
+    ollama_url: Annotated[str, Env("OLLAMA_HOST", "http://127.0.0.1:11434")] = Field(
+        "http://127.0.0.1:11434", description="A local Ollama, used when it answers; empty: never look."
+    )
+    custom: Annotated[
+        tuple[CustomProvider, ...],
+        BeforeValidator(_from_json),
+        Env(
+            "BAATCHEET_PROVIDERS",
+            '[{"name": "lab", "base_url": "https://llm.example.com/v1", "api_key_env": "LAB_KEY"}]',
+        ),
+    ] = Field((), description="More OpenAI-compatible servers, as a JSON list (see how-to/providers.md).")
+    connect_timeout: Annotated[Seconds, Env("BAATCHEET_PROVIDER_CONNECT_TIMEOUT", "5")] = Field(
+        5.0, description="Seconds to reach a provider."
+    )
+    first_token_timeout: Annotated[Seconds, Env("BAATCHEET_PROVIDER_FIRST_TOKEN_TIMEOUT", "60")] = Field(
+        60.0, description="Seconds until a provider's first token, before the next provider is tried."
+    )
+    idle_timeout: Annotated[Seconds, Env("BAATCHEET_PROVIDER_IDLE_TIMEOUT", "60")] = Field(
+        60.0, description="Seconds between two tokens, before the turn is ended as failed."
+    )
+
+
+class ContextSettings(Group):
+    """What goes into a model's window."""
+
+    max_tokens: Annotated[int, Env("BAATCHEET_CONTEXT_MAX_TOKENS", "8000")] = Field(
+        8000, ge=256, description="Tokens of context that a turn may carry."
+    )
+    max_messages: Annotated[int, Env("BAATCHEET_CONTEXT_MAX_MESSAGES", "50")] = Field(
+        50, ge=2, le=1000, description="Recent messages that a turn may carry word for word."
+    )
+    reply_reserve: Annotated[int, Env("BAATCHEET_CONTEXT_REPLY_RESERVE", "1024")] = Field(
+        1024,
+        ge=16,
+        description="Tokens of the model's window kept free for its reply, unless the request says more.",
+    )
+
+
+class TelemetrySettings(Group):
+    """Logs, metrics, traces."""
+
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Env("BAATCHEET_LOG_LEVEL", "debug")
+    ] = Field("info", description="How much is logged.")
+    log_format: Annotated[Literal["auto", "json", "text"], Env("BAATCHEET_LOG_FORMAT", "json")] = Field(
+        "auto", description="`auto` is text on a terminal and JSON elsewhere."
+    )
+    otlp_endpoint: Annotated[str | None, Env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector:4318")] = (
+        Field(
+            None,
+            pattern=r"^https?://",
+            description="OpenTelemetry collector (OTLP over HTTP); unset: no traces.",
+        )
+    )
+    metrics_public: Annotated[bool, Env("BAATCHEET_METRICS_PUBLIC", "true")] = Field(
+        True, description="Serve /metrics without a token; false: an admin's token is asked for."
+    )
+
+
+class Settings(Group):
+    """All groups. Only entry points hold this."""
+
+    server: ServerSettings = ServerSettings()
+    embedded: EmbeddedSettings = EmbeddedSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    cache: CacheSettings = CacheSettings()
+    auth: AuthSettings = AuthSettings()
+    providers: ProviderSettings = ProviderSettings()
+    context: ContextSettings = ContextSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One documented variable."""
+
+    group: str
+    field: str
+    env: Env
+    info: FieldInfo
+    adapter: TypeAdapter[Any]
+
+
+def settings_of(group: str, model: type[BaseModel]) -> Iterator[Setting]:
+    for field, info in model.model_fields.items():
+        env = next(extra for extra in info.metadata if isinstance(extra, Env))
+        yield Setting(group, field, env, info, _adapter(model, field))
+
+
+def _adapter(model: type[BaseModel], field: str) -> TypeAdapter[Any]:
+    info = model.model_fields[field]
+    fields: dict[str, Any] = {"value": (info.annotation, info)}
+    return TypeAdapter(create_model("One", __config__=ConfigDict(hide_input_in_errors=True), **fields))
+
+
+def all_settings() -> list[Setting]:
+    """Every variable that BaatCheet reads, in the order of the reference page."""
+    return [
+        setting
+        for group, info in Settings.model_fields.items()
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+        for setting in settings_of(group, info.annotation)
+    ]
+
+
+def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
+    """The settings in `environ` (default: the process's own) over those in the file `dotenv`.
+
+    An empty value counts as unset. Raises SettingsError with every problem at once: the variable's name, what
+    is wrong with its value, and an example. Values are never repeated in it: they may be secret.
+    """
+    in_file = (
+        {k: v for k, v in dotenv_values(dotenv, interpolate=False).items() if v is not None} if dotenv else {}
+    )
+    values = in_file | dict(os.environ if environ is None else environ)
+    declared = all_settings()
+    problems = [_unknown(name, declared) for name in sorted(values) if _is_unknown(name, declared)]
+    groups: dict[str, dict[str, Any]] = {}
+    for setting in declared:
+        raw = values.get(setting.env.name)
+        if raw is None or (raw == "" and setting.field != "ollama_url"):
+            continue
+        try:
+            groups.setdefault(setting.group, {})[setting.field] = setting.adapter.validate_python(
+                {"value": raw}
+            ).value
+        except ValidationError as error:
+            what = "; ".join(
+                _explain(dict(detail)) for detail in error.errors(include_url=False, include_input=False)
+            )
+            problems.append(f"{setting.env.name}: {what}. Example: {setting.env.name}={setting.env.example}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+    settings = Settings.model_validate(
+        {group: Settings.model_fields[group].annotation(**fields) for group, fields in groups.items()}  # type: ignore[misc]
+    )
+    return _with_named_keys(settings, values)
+
+
+def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
+    """Fill in the keys that custom providers name by variable."""
+    filled = []
+    for provider in settings.providers.custom:
+        if provider.api_key_env is None:
+            filled.append(provider)
+        elif value := values.get(provider.api_key_env):
+            filled.append(provider.model_copy(update={"api_key": SecretStr(value)}))
+        else:
+            raise SettingsError(
+                f"BAATCHEET_PROVIDERS: provider {provider.name!r} takes its key from {provider.api_key_env}, which is "
+                f"not set. Example: {provider.api_key_env}=sk-…"
+            )
+    providers = settings.providers.model_copy(update={"custom": tuple(filled)})
+    return settings.model_copy(update={"providers": providers})
+
+
+def _is_unknown(name: str, declared: list[Setting]) -> bool:
+    return name.startswith(PREFIX) and all(name != setting.env.name for setting in declared)
+
+
+def _unknown(name: str, declared: list[Setting]) -> str:
+    names = {setting.env.name: setting.env for setting in declared}
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = (
+        f"Did you mean {near[0]}? Example: {near[0]}={names[near[0]].example}"
+        if near
+        else "See docs/reference/settings.md"
+    )
+    return f"{name}: there is no such setting. {hint}"
+
+
+def _explain(detail: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in detail["loc"][1:])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def reference() -> str:
+    """`docs/reference/settings.md`, written from the declarations above."""
+    lines = [
+        "# Settings",
+        "",
+        "Read once at start-up from the environment and from `.env` in the working folder (the environment wins; an",
+        f"empty value counts as unset). A variable that begins with `{PREFIX}` and is not listed here stops start-up.",
+        "This page is written by `baatcheet settings` and checked against the code.",
+    ]
+    group = ""
+    for setting in all_settings():
+        if setting.group != group:
+            group = setting.group
+            model = Settings.model_fields[group].annotation
+            assert model is not None
+            lines += ["", f"## {group.capitalize()}", "", (model.__doc__ or "").strip(), ""]
+            lines += ["| variable | default | what it does | example |", "|---|---|---|---|"]
+        default = setting.info.default
+        shown = "" if default in (None, ()) else f"`{default}`"
+        example = setting.env.example.replace("|", "\\|")
+        lines.append(f"| `{setting.env.name}` | {shown} | {setting.info.description} | `{example}` |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,280 @@
+"""Metrics (Prometheus) and the seam of traces (OpenTelemetry).
+
+Several API processes behind one port share their numbers through files: the supervisor makes a fresh folder
+and starts each process with PROMETHEUS_MULTIPROC_DIR set to it (`prometheus_client` reads that variable when
+it is imported, so it must be there before the process starts); `/metrics` of any process then tells the sum.
+When one of them ends, the supervisor calls `forget_process`.
+
+Traces are off unless a collector is named; then `connect_tracer` imports OpenTelemetry, and not before.
+No prompt, reply or key is ever a label or an attribute.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import os
+import platform
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.values import MutexValue, ValueClass
+
+from baatcheet import __version__
+from baatcheet.platform.database import PoolUse
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+SAMPLE_EVERY: Final = 0.1  # seconds between two looks at the event loop's lag
+SAMPLES: Final = 600  # of the lag: the last minute's
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_LATENCY: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_FIRST_TOKEN: Final = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
+
+# Headers that an adapter adds to what it sends a provider; empty unless traces are on.
+trace_headers: ContextVar[Mapping[str, str]] = ContextVar("trace_headers", default=MappingProxyType({}))
+
+
+class Metrics:
+    """Every number that `/metrics` tells. One per process."""
+
+    def __init__(self) -> None:
+        self._shared = ValueClass is not MutexValue
+        # With shared files each metric lives in them, and a registry of its own would tell it twice.
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "baatcheet_http_requests",
+            "Requests answered.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._latency = Histogram(
+            "baatcheet_http_request_seconds",
+            "Seconds from a request's head to its answer's last byte.",
+            ["route"],
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self._turns = Counter("baatcheet_turns", "Turns that ended.", ["status"], registry=registry)
+        self._running = Gauge(
+            "baatcheet_turns_running", "Turns under way.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._tokens = Counter("baatcheet_tokens", "Model tokens.", ["kind"], registry=registry)
+        self._attempts = Counter(
+            "baatcheet_provider_attempts",
+            "Calls to a provider.",
+            ["provider", "outcome"],
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "baatcheet_first_token_seconds",
+            "Seconds from a turn's start to its first token.",
+            ["provider"],
+            buckets=_FIRST_TOKEN,
+            registry=registry,
+        )
+        self._pool = Gauge(
+            "baatcheet_db_pool_connections",
+            "Database connections: allowed (size), lent out (in_use); callers waiting for one (waiting).",
+            ["state"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._lag = Gauge(
+            "baatcheet_event_loop_lag_seconds",
+            "How late the event loop ran, 99th percentile of the last minute.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._cache_up = Gauge(
+            "baatcheet_cache_available",
+            "Whether the cache answers.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        Gauge(
+            "baatcheet_build_info",
+            "This version.",
+            ["version", "python"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        ).labels(__version__, platform.python_version()).set(1)
+        if not self._shared:
+            ProcessCollector(registry=registry)
+        self._request_children: dict[tuple[str, str, int], Counter] = {}
+        self._latency_children: dict[str, Histogram] = {}
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One request was answered. `route` is the template of its path, never the path."""
+        key = (method, route, status)
+        counter = self._request_children.get(key)
+        if counter is None:
+            label = method if method in _METHODS else "other"
+            counter = self._requests.labels(label, route, str(status))
+            if method in _METHODS:
+                self._request_children[key] = counter
+        counter.inc()
+        histogram = self._latency_children.get(route)
+        if histogram is None:
+            histogram = self._latency_children[route] = self._latency.labels(route)
+        histogram.observe(seconds)
+
+    def turn_started(self) -> None:
+        self._running.inc()
+
+    def turn_ended(self, status: str) -> None:
+        """`status` as in the turn's row: complete, failed, cancelled, interrupted."""
+        self._running.dec()
+        self._turns.labels(status).inc()
+
+    def tokens(self, prompt: int, completion: int) -> None:
+        self._tokens.labels("prompt").inc(prompt)
+        self._tokens.labels("completion").inc(completion)
+
+    def attempt(self, provider: str, outcome: str) -> None:
+        """`outcome` is `ok` or a `FailureKind`."""
+        self._attempts.labels(provider, outcome).inc()
+
+    def first_token(self, provider: str, seconds: float) -> None:
+        self._first_token.labels(provider).observe(seconds)
+
+    def pool(self, use: PoolUse) -> None:
+        for state, value in zip(use._fields, use, strict=True):
+            self._pool.labels(state).set(value)
+
+    def event_loop_lag(self, seconds: float) -> None:
+        self._lag.set(seconds)
+
+    def cache_available(self, available: bool) -> None:
+        self._cache_up.set(available)
+
+    def render(self) -> bytes:
+        """All of it, in Prometheus' text format (`CONTENT_TYPE`)."""
+        registry = self._registry
+        if self._shared:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+def sharing_environment(folder: Path) -> dict[str, str]:
+    """What to add to the environment of processes that share their numbers in `folder`, which is emptied."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for stale in folder.glob("*.db"):
+        stale.unlink(missing_ok=True)
+    return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+
+
+def forget_process(pid: int, folder: Path) -> None:
+    """Take the gauges of a process that has ended out of the sums; what it counted stays."""
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+class Sampler:
+    """Looks at the event loop's lag ten times a second, and hands the gauges over once a second."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        pool: Callable[[], PoolUse] | None = None,
+        cache_available: Callable[[], bool] | None = None,
+    ) -> None:
+        self._metrics = metrics
+        self._pool = pool
+        self._cache_available = cache_available
+        self._lags: deque[float] = deque(maxlen=SAMPLES)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="telemetry-sampler")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        ticks = 0
+        while True:
+            due = loop.time() + SAMPLE_EVERY
+            await asyncio.sleep(SAMPLE_EVERY)
+            self._lags.append(max(0.0, loop.time() - due))
+            ticks += 1
+            if ticks % round(1 / SAMPLE_EVERY) == 0:
+                self.publish()
+
+    def publish(self) -> None:
+        """Hand the gauges over now."""
+        if self._lags:
+            ordered = sorted(self._lags)
+            self._metrics.event_loop_lag(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))])
+        if self._pool is not None:
+            self._metrics.pool(self._pool())
+        if self._cache_available is not None:
+            self._metrics.cache_available(self._cache_available())
+
+
+class RequestSpan(Protocol):
+    """One request's span, the parent of what is done for it until `end`."""
+
+    def end(self, *, route: str, status: int, request_id: str) -> None: ...
+
+
+class CallSpan(Protocol):
+    """One provider call's span. `headers` go to the provider (W3C trace context)."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def end(self, outcome: str, *, status: int | None = None, tokens: tuple[int, int] | None = None) -> None:
+        """`outcome` is `ok` or a `FailureKind`; `tokens` are the prompt's and the completion's."""
+        ...
+
+
+class Tracer(Protocol):
+    """Where spans are made."""
+
+    def request(
+        self, method: str, *, traceparent: str | None = None, tracestate: str | None = None
+    ) -> RequestSpan: ...
+
+    def call(self, provider: str, model: str, *, operation: str = "chat") -> CallSpan: ...
+
+    def close(self) -> None:
+        """Send what is left, three seconds at most. Blocks: call it in a thread."""
+        ...
+
+
+def connect_tracer(otlp_endpoint: str | None) -> Tracer | None:
+    """A tracer that sends to the collector at `otlp_endpoint` (OTLP over HTTP); None when there is none.
+
+    Nothing waits for the collector: spans are sent in batches by a thread, and dropped while it is down.
+    """
+    if otlp_endpoint is None:
+        return None
+    # The one import that waits: OpenTelemetry costs 0.2 s and 25 MB, which only those who trace shall pay.
+    tracing = importlib.import_module("baatcheet.platform.tracing")
+    tracer: Tracer = tracing.OtlpTracer(otlp_endpoint, process=str(os.getpid()))
+    return tracer
+
+
+class Telemetry(NamedTuple):
+    """What the rest of the house is given: numbers always, spans when there is a collector."""
+
+    metrics: Metrics
+    tracer: Tracer | None = None

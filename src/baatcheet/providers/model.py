@@ -1,0 +1,168 @@
+"""The interface that every provider answers, and the values that pass through it.
+
+The house's own language for a chat is OpenAI's: a request body as a mapping, a reply as
+`chat.completion.chunk` objects. An adapter whose provider speaks otherwise translates at this seam.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+Body = Mapping[str, Any]
+Encoding = Literal["o200k_base", "cl100k_base"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """One model at one provider: what it is called and what it can do."""
+
+    provider: str
+    name: str  # as the provider calls it
+    context_window: int  # tokens, prompt and reply together
+    max_output: int | None = None  # tokens of one reply, where the provider says
+    encoding: Encoding = "o200k_base"
+    exact_encoding: bool = False  # whether `encoding` is this model's own vocabulary
+    embedding: bool = False
+    vision: bool = False
+    tools: bool = True
+    streams: bool = True
+    created: int = 0  # Unix seconds, 0 when unknown
+
+    @property
+    def id(self) -> str:
+        """The name that clients use: `provider/name`."""
+        return f"{self.provider}/{self.name}"
+
+
+class Usage(msgspec.Struct, omit_defaults=True):
+    """Tokens, as the provider reports them (OpenAI's `usage` object)."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    prompt_tokens_details: dict[str, Any] | None = None
+    completion_tokens_details: dict[str, Any] | None = None
+
+
+class Chunk(msgspec.Struct):
+    """One `chat.completion.chunk`, checked and ready to be forwarded.
+
+    `raw` is its JSON on one line. A chunk is *plain* when its first choice's delta holds nothing but
+    text (`choice` is None then); otherwise `choice` is that choice, decoded. A usage-only chunk has neither.
+    """
+
+    raw: bytes
+    text: str = ""
+    choice: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+class Completion(msgspec.Struct):
+    """One `chat.completion`, checked and ready to be forwarded: `raw` is its JSON."""
+
+    raw: bytes
+    usage: Usage | None = None
+
+
+class Provider(Protocol):
+    """One place that runs models. Every method raises `ProviderError` and nothing else."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def models(self) -> Sequence[ModelCard]:
+        """What it serves now; answered from memory after the first time, refreshed in the background."""
+        ...
+
+    def stream(self, model: ModelCard, body: Body) -> AbstractAsyncContextManager[AsyncIterator[list[Chunk]]]:
+        """Ask for a streamed reply.
+
+        Entering sends the request and returns once the provider has accepted it. The iterator yields what
+        arrived together as one list, ends after the provider's own end of stream, and raises when the
+        stream is cut, silent for too long or malformed. Leaving closes the connection, which stops a
+        generation that is still going on. Usage is always asked for.
+        """
+        ...
+
+    async def complete(self, model: ModelCard, body: Body) -> Completion:
+        """Ask for a whole reply at once."""
+        ...
+
+    async def embed(self, model: ModelCard, body: Body) -> bytes:
+        """The provider's answer to an OpenAI embeddings request, as JSON."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and background work."""
+        ...
+
+
+FailureKind = Literal[
+    "unreachable",  # no connection, or TLS refused
+    "timeout",  # no first token, or silence between tokens
+    "rate_limited",  # 429
+    "unauthorized",  # 401, 402, 403: the key, not the request
+    "rejected",  # any other 4xx: the request is at fault and is not tried elsewhere
+    "overloaded",  # 5xx
+    "malformed",  # an answer that can't be read
+    "cut",  # the stream ended before its end
+]
+
+
+@dataclass(eq=False)
+class ProviderError(Exception):
+    """A provider did not answer as asked. `message` is fit for a client: it holds no key."""
+
+    provider: str
+    kind: FailureKind
+    message: str
+    status: int | None = None  # what the provider answered, if it did
+    retry_after: float | None = None  # seconds
+    type: str | None = None  # OpenAI's `error.type`, `.param`, `.code`, when it gave them
+    param: str | None = None
+    code: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.provider}: {self.message}"
+
+    @property
+    def another_may_answer(self) -> bool:
+        """Whether the same request may succeed at another provider."""
+        return self.kind != "rejected"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model at the provider that will be asked for it."""
+
+    provider: Provider
+    model: ModelCard
+
+
+@dataclass
+class Attempt:
+    """One provider that was tried and did not answer."""
+
+    provider: str
+    model: str
+    kind: FailureKind
+    message: str
+
+
+@dataclass(eq=False)
+class AllProvidersFailed(Exception):
+    """Every provider that has this model was tried and none answered."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    retry_after: float | None = None
+    last: ProviderError | None = None
+
+    def __str__(self) -> str:
+        return (
+            "; ".join(f"{a.provider} ({a.model}): {a.message}" for a in self.attempts)
+            or "no provider is configured"
+        )

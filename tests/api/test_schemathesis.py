@@ -1,0 +1,78 @@
+"""schemathesis walks the OpenAPI document: no 500, and no answer that the document does not declare."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Caller, NewCaller, RunningServer
+
+SECONDS = 60
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+
+
+@pytest.mark.timeout(SECONDS * 5)
+async def test_schemathesis_finds_no_500_and_nothing_undeclared(
+    server: RunningServer, admin: Caller, new_caller: NewCaller, tmp_path: Path
+) -> None:
+    # An administrator, so that no operation is out of reach; not the one that other tests need.
+    explorer = await new_caller("explorer", role="admin")
+    kept = [
+        (await caller.get("/api/v1/me")).json()[what]["id"]
+        for caller in (explorer, admin)
+        for what in ("user", "token")
+    ]
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "--config-file=/dev/null",
+        "run",
+        f"{server.url}/api/openapi.json",
+        "--header",
+        f"Authorization: Bearer {explorer.token}",
+        "--checks",
+        ",".join(CHECKS),
+        "--phases",
+        "examples,coverage,fuzzing,stateful",
+        "--max-examples",
+        "12",
+        "--max-time",
+        str(SECONDS),
+        "--continue-on-failure",
+        "--generation-database",
+        "none",
+        "--seed",
+        "20270131",
+        "--request-timeout",
+        "20",
+        "--suppress-health-check",
+        "all",
+        "--warnings",
+        "off",
+        "--no-color",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "SCHEMATHESIS_HOOKS": "tests.api.explorer_hooks",
+            "PYTHONPATH": str(ROOT),
+            "EXPLORER_KEEPS": ",".join(kept),
+        },
+        capture_output=True,
+        text=True,
+        timeout=SECONDS * 4,
+        check=False,
+    )
+    (tmp_path / "report.txt").write_text(done.stdout)
+    for caller in (explorer, admin):
+        assert (await caller.get("/api/v1/users")).status_code == 200, "it locked somebody out"
+    assert done.returncode == 0, f"{done.stdout[-20_000:]}\n{done.stderr[-4000:]}"

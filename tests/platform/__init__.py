@@ -1,0 +1,1 @@
+"""Tests of the platform."""  # noqa: A005 - named after the package under test

@@ -1,0 +1,514 @@
+"""What is told of a turn is what is stored of it, after lost answers, freezes, pauses and odd replies."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from baatcheet.auth.bootstrap import ensure_admin
+from baatcheet.auth.principal import Principal
+from baatcheet.auth.rate_limits import RateLimits
+from baatcheet.auth.service import Authenticator
+from baatcheet.chat import store as turn_store
+from baatcheet.chat.feed import TurnFeed
+from baatcheet.chat.keeper import Keeper, Rhythm
+from baatcheet.chat.run import TurnRequest
+from baatcheet.chat.store import NewConversation
+from baatcheet.entrypoints.streaming import Chat, build_chat
+from baatcheet.kit.ids import new_id
+from baatcheet.platform.cache import Cache
+from baatcheet.platform.database import Database
+from baatcheet.platform.http import client_session
+from baatcheet.platform.migrate import upgrade
+from baatcheet.platform.settings import Settings, load
+from baatcheet.platform.telemetry import Metrics
+from baatcheet.providers.catalogue import build_catalogue
+from tests.conftest import ADMIN_TOKEN, Caller
+from tests.recovery.test_database_away import OwnDatabase
+from tests.running import ApiProcess, Event, api_process, events, new_user
+from tests.scripted_provider import Recorded, ScriptedProvider, Step
+
+CHAT = "/api/v1/chat/completions"
+FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+ARGUMENTS = {"city": "Lahore", "unit": "celsius"}
+
+
+def directive(words: str, **step: Any) -> str:
+    return f"{words} [[scripted {json.dumps(step)}]]"
+
+
+def slow(words: str, seconds: float) -> str:
+    chunks = int(seconds * 10)
+    return directive(words, chunks=chunks, chunk_delay=0.1, reply="w " * chunks)
+
+
+def tool_call(**step: Any) -> dict[str, Any]:
+    """A streamed request that is answered with a call of a tool, in several pieces."""
+    call = {"name": "weather", "arguments": json.dumps(ARGUMENTS)}
+    message = directive("call the tool", tool_calls=[call], **step)
+    return {"message": message, "parameters": {"tools": [FUNCTION]}, "stream": True}
+
+
+def arguments(seen: list[Event]) -> Any:
+    """The arguments of the tool call that `seen` adds up to."""
+    deltas = [event.data for event in seen if event.name == "message.delta"]
+    pieces = [call["function"].get("arguments") for delta in deltas for call in delta.get("tool_calls") or ()]
+    return json.loads("".join(piece or "" for piece in pieces))
+
+
+async def rest(response: httpx.Response) -> list[Event]:
+    """The events of a stream up to its end. An end without one of its own is no error here."""
+    return list(events(iter([line async for line in response.aiter_lines()])))
+
+
+async def follow(caller: Caller, turn: str, after: int = 0) -> list[Event]:
+    headers = {"last-event-id": str(after)} if after else {}
+    async with caller.stream("GET", f"/api/v1/turns/{turn}/events", headers=headers) as response:
+        assert response.status_code == 200, await response.aread()
+        return await rest(response)
+
+
+async def standing(caller: Caller, turn: str) -> dict[str, Any]:
+    told: dict[str, Any] = (await caller.get(f"/api/v1/turns/{turn}")).json()
+    return told
+
+
+async def begun(caller: Caller, message: str) -> str:
+    """Begin a streamed turn and leave. Its id."""
+    async with caller.stream("POST", CHAT, json={"message": message, "stream": True}) as response:
+        assert response.status_code == 200, await response.aread()
+        return response.headers["x-baatcheet-turn"]
+
+
+# Odd replies ---------------------------------------------------------------------------------------------
+
+
+async def test_a_reply_whose_finish_reason_cannot_be_stored_is_kept_and_ends_its_turn(
+    alice: Caller, scripted_provider: ScriptedProvider
+) -> None:
+    scripted_provider.script(Step(reply="precious words", finish_reason="st\0op"))
+    answer = await alice.post(CHAT, json={"message": "odd provider"})
+    assert answer.status_code == 200, answer.text
+    turn = await standing(alice, answer.headers["x-baatcheet-turn"])
+    assert turn["status"] == "completed"
+    reply = await alice.get(f"/api/v1/messages/{turn['reply_id']}")
+    assert reply.json()["content"] == "precious words"
+    conversation = answer.headers["x-baatcheet-conversation"]
+    again = await alice.post(CHAT, json={"message": "next", "conversation_id": conversation})
+    assert again.status_code == 200, again.text
+
+
+async def test_an_error_that_cannot_be_stored_fails_its_turn_at_once(
+    alice: Caller, scripted_provider: ScriptedProvider
+) -> None:
+    error = {"message": "bad \0 thing", "type": "invalid_request_error", "param": None, "code": "x\0"}
+    scripted_provider.script(Step(status=400, error=error))
+    answer = await alice.post(CHAT, json={"message": "odd provider"})
+    assert answer.status_code == 400, answer.text
+    turn = await standing(alice, answer.headers["x-baatcheet-turn"])
+    assert turn["status"] == "failed"
+    assert "bad \N{REPLACEMENT CHARACTER} thing" in turn["error"]["message"]
+    conversation = answer.headers["x-baatcheet-conversation"]
+    again = await alice.post(CHAT, json={"message": "next", "conversation_id": conversation})
+    assert again.status_code == 200, again.text
+
+
+async def test_a_tool_call_adds_up_wherever_a_client_comes_back(alice: Caller) -> None:
+    async with alice.stream("POST", CHAT, json=tool_call()) as response:
+        whole = await rest(response)
+    assert whole[-1].name == "turn.completed"
+    assert arguments(whole) == ARGUMENTS
+    turn = whole[0].data["turn_id"]
+    for after in range(1, len(whole) - 1):
+        assert await follow(alice, turn, after) == whole[after:]
+    assert arguments(await follow(alice, turn)) == ARGUMENTS
+
+
+async def test_a_held_conversation_holds_up_only_its_own(
+    alice: Caller, bob: Caller, database: Database
+) -> None:
+    first = (await alice.post(CHAT, json={"message": "hello"})).json()["conversation_id"]
+    async with asyncio.timeout(20):
+        async with database.system(limit=15) as session:
+            await session.execute(
+                text("SELECT FROM conversations WHERE id = :id FOR UPDATE"), {"id": UUID(first)}
+            )
+            waiting = asyncio.create_task(
+                alice.post(CHAT, json={"message": "again", "conversation_id": first})
+            )
+            await asyncio.sleep(0.3)
+            async with asyncio.timeout(3):
+                for caller in (alice, bob):
+                    assert (await caller.post(CHAT, json={"message": "hello"})).status_code == 200
+            assert not waiting.done()
+        assert (await waiting).status_code == 200
+
+
+# Several processes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(environment_of_server: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    ensure_admin(environment_of_server["DATABASE_URL"], settings.auth)
+    return {**environment_of_server, "BAATCHEET_GRACE_SECONDS": "10"}
+
+
+@pytest.fixture
+def two(environment: dict[str, str], tmp_path: Path) -> Iterator[tuple[ApiProcess, ApiProcess]]:
+    """Two processes that share a database, and no Redis."""
+    without = {name: value for name, value in environment.items() if name != "REDIS_URL"}
+    with api_process(without, tmp_path / "a.log") as a, api_process(without, tmp_path / "b.log") as b:
+        yield a, b
+
+
+async def test_a_tool_call_is_followed_whole_from_another_process_without_redis(
+    two: tuple[ApiProcess, ApiProcess],
+) -> None:
+    token = new_user(two[0].url, ADMIN_TOKEN)
+    async with asyncio.timeout(30), Caller(two[0].url, token) as here, Caller(two[1].url, token) as there:
+        async with here.stream("POST", CHAT, json=tool_call(chunk_delay=0.5)) as response:
+            turn = response.headers["x-baatcheet-turn"]
+            whole, *followed = await asyncio.gather(rest(response), follow(here, turn), follow(there, turn))
+        assert whole[-1].name == "turn.completed"
+        assert arguments(whole) == ARGUMENTS
+        for seen in (*followed, await follow(there, turn)):
+            assert [(event.id, event.name) for event in seen] == [(event.id, event.name) for event in whole]
+            assert arguments(seen) == ARGUMENTS
+
+
+async def test_a_process_that_follows_anothers_turn_stops_at_once_and_lets_its_followers_go(
+    two: tuple[ApiProcess, ApiProcess],
+) -> None:
+    token = new_user(two[0].url, ADMIN_TOKEN)
+    async with asyncio.timeout(30), Caller(two[0].url, token) as here, Caller(two[1].url, token) as there:
+        turn = await begun(here, slow("outlive the follower", 60))
+        async with there.stream("GET", f"/api/v1/turns/{turn}/events") as response:
+            following = asyncio.create_task(rest(response))
+            await asyncio.sleep(1.5)
+            began = time.monotonic()
+            two[1].signal(signal.SIGTERM)
+            assert await asyncio.to_thread(two[1].wait, 20) == 0
+            assert time.monotonic() - began < 4
+            seen = await following
+        assert seen[-1].name == "message.delta"
+        assert (await standing(here, turn))["status"] == "running"
+        assert (await here.post(f"/api/v1/turns/{turn}/cancel")).status_code == 202
+
+
+# Answers of the database that are lost on their way ------------------------------------------------------
+
+
+class Proxy:
+    """Stands before PostgreSQL. Once `trap` has passed, the next answer is swallowed and its connection cut."""
+
+    def __init__(self, database_url: str) -> None:
+        parts = urlsplit(database_url)
+        host = parse_qs(parts.query).get("host", [parts.hostname or "127.0.0.1"])[0]
+        port = parts.port or 5432
+        self._target: Any = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        where = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = urlunsplit(parts._replace(netloc=where, query="sslmode=disable"))
+        self.trap: bytes | None = None
+        self.sprung = 0
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
+            self._sockets += [client, server]
+            server.connect(self._target)
+            trapped = threading.Event()
+            for passing in (self._ask, self._answer):
+                thread = threading.Thread(target=passing, args=(client, server, trapped))
+                self._threads.append(thread)
+                thread.start()
+
+    def _ask(self, client: socket.socket, server: socket.socket, trapped: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                if self.trap is not None and self.trap in data:
+                    self.trap = None
+                    self.sprung += 1
+                    trapped.set()
+                server.sendall(data)
+        _cut(client, server)
+
+    def _answer(self, client: socket.socket, server: socket.socket, trapped: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while (data := server.recv(65536)) and not trapped.is_set():
+                client.sendall(data)
+        _cut(client, server)
+
+    def close(self) -> None:
+        _cut(self._listener, *self._sockets)
+        for thread in self._threads:
+            thread.join(5)
+        for one in (self._listener, *self._sockets):
+            one.close()
+
+
+def _cut(*sockets: socket.socket) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy(environment_of_server: Mapping[str, str]) -> Iterator[Proxy]:
+    between = Proxy(environment_of_server["DATABASE_URL"])
+    yield between
+    between.close()
+
+
+@pytest.fixture
+def behind_proxy(environment: dict[str, str], proxy: Proxy, tmp_path: Path) -> Iterator[ApiProcess]:
+    with api_process({**environment, "DATABASE_URL": proxy.url}, tmp_path / "api.log") as running:
+        yield running
+
+
+async def test_a_commit_whose_answer_is_lost_is_told_as_it_stands(
+    behind_proxy: ApiProcess, proxy: Proxy
+) -> None:
+    token = new_user(behind_proxy.url, ADMIN_TOKEN)
+    async with asyncio.timeout(40), Caller(behind_proxy.url, token) as caller:
+        assert (await caller.post(CHAT, json={"message": "warm up"})).status_code == 200
+        proxy.trap = b'"status":"completed"'
+        answer = await caller.post(CHAT, json={"message": "close"})
+        assert proxy.sprung == 1
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["status"] == "completed"
+        assert answer.json()["message"]["content"] == "You said: close"
+        assert (await standing(caller, answer.json()["turn_id"]))["status"] == "completed"
+
+
+@pytest.mark.parametrize("keyed", [True, False], ids=["with a key", "without a key"])
+async def test_an_opening_whose_answer_is_lost_is_one_turn_and_one_question(
+    behind_proxy: ApiProcess, proxy: Proxy, scripted_provider: ScriptedProvider, keyed: bool
+) -> None:
+    token = new_user(behind_proxy.url, ADMIN_TOKEN)
+    async with asyncio.timeout(40), Caller(behind_proxy.url, token) as caller:
+        first = await caller.post(CHAT, json={"message": "warm up"})
+        conversation = first.json()["conversation_id"]
+        words = f"this one opens {new_id()}"
+        proxy.trap = words.encode()
+        body = {"message": words, "conversation_id": conversation}
+        answer = await caller.post(CHAT, json=body, headers={"idempotency-key": "once"} if keyed else {})
+        assert proxy.sprung == 1
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["status"] == "completed"
+        page = (await caller.get(f"/api/v1/conversations/{conversation}/messages")).json()
+        said = [message["content"] for message in page["data"]]
+        assert said.count(words) == 1
+        assert len(said) == 4
+        assert len([one for one in scripted_provider.chats if words in str(one.body)]) == 1
+
+
+# Who is alive --------------------------------------------------------------------------------------------
+
+QUICK = Rhythm(flush=0.3, beat=1.0, lease=4.0, reap=1.4)  # a third of what it is by default
+
+
+@dataclass(frozen=True)
+class Living:
+    """What runs turns in an API process, here in the process of the tests."""
+
+    chat: Chat
+    database: Database
+    who: Principal
+
+    async def start(self, message: str) -> TurnFeed:
+        request = TurnRequest([{"role": "user", "content": message}], opens=NewConversation("A conversation"))
+        return await self.chat.service.start(self.who, request)
+
+    async def backends(self) -> set[int]:
+        """The server processes behind the pool."""
+        async with self.database.hot() as connection:
+            same = "application_name = current_setting('application_name')"
+            return {
+                row[0] for row in await connection.fetch(f"SELECT pid FROM pg_stat_activity WHERE {same}")
+            }
+
+
+@asynccontextmanager
+async def living(
+    url: str, environment: Mapping[str, str], *, pool_size: int = 5, deadline: float = 3
+) -> AsyncIterator[Living]:
+    """The chat of an API process, with a shorter lease."""
+    own = {**environment, "DATABASE_URL": url, "BAATCHEET_DB_CHECKOUT_TIMEOUT": str(deadline)}
+    del own["REDIS_URL"]
+    settings = load(own, dotenv=None)
+    database = Database(settings.database, pool_size=pool_size, name=f"living {new_id().hex}")
+    authenticator = Authenticator(database)
+    cache, process = Cache(settings.cache), new_id()
+    async with client_session() as session:
+        catalogue = build_catalogue(settings.providers, session)
+        chat = build_chat(
+            settings,
+            db=database,
+            cache=cache,
+            catalogue=catalogue,
+            authenticator=authenticator,
+            limits=RateLimits(settings.auth, cache),
+            process=process,
+            metrics=Metrics(),
+        )
+        keeper = Keeper(chat.store, process, kind="api", pool_size=pool_size, chat=chat.service, rhythm=QUICK)
+        chat = replace(chat, keeper=keeper)
+        await chat.start()
+        try:
+            who = await authenticator.authenticate(f"Bearer {ADMIN_TOKEN}")
+            yield Living(chat, database, who)
+        finally:
+            await chat.stop(0, lambda: 5.0)
+            await catalogue.close()
+            await authenticator.close(patience=1)
+            await database.close()
+
+
+def prepare(url: str, environment: Mapping[str, str]) -> None:
+    """Give the database at `url` its tables and its administrator."""
+    upgrade(url)
+    ensure_admin(url, load({**environment, "DATABASE_URL": url}, dotenv=None).auth)
+
+
+@pytest.fixture
+def own_database(empty_database: str, environment_of_server: Mapping[str, str]) -> str:
+    """A short lease is no measure for the processes of other tests."""
+    prepare(empty_database, environment_of_server)
+    return empty_database
+
+
+@pytest.fixture
+def freezable(
+    tmp_path_factory: pytest.TempPathFactory, environment_of_server: Mapping[str, str]
+) -> Iterator[OwnDatabase]:
+    database = OwnDatabase(tmp_path_factory.mktemp("pg"))
+    try:
+        prepare(database.url, environment_of_server)
+        yield database
+    finally:
+        database.stop()
+
+
+def thaw_but(frozen: OwnDatabase, late: set[int]) -> None:
+    """Let all of the server go on but the processes `late`, which the next thaw lets go on."""
+    for pid in frozen._frozen:
+        if pid not in late:
+            os.kill(pid, signal.SIGCONT)
+    frozen._frozen = [pid for pid in frozen._frozen if pid in late]
+
+
+async def test_living_turns_survive_a_database_that_is_frozen_for_longer_than_the_lease(
+    freezable: OwnDatabase, environment_of_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn_store, "BEAT_TIMEOUT", QUICK.beat)  # as it is by default
+    async with (
+        asyncio.timeout(60),
+        living(freezable.url, environment_of_server, deadline=10) as first,
+        living(freezable.url, environment_of_server, deadline=10) as second,
+    ):
+        turns = [(one, await one.start(slow("freeze", 13))) for one in (first, second) * 2]
+        await asyncio.sleep(1.5)
+        late = await first.backends()
+        freezable.freeze()
+        await asyncio.sleep(QUICK.lease + 2)
+        # The network of one comes back before that of the other, whose leases look lapsed until then.
+        thaw_but(freezable, late)
+        await asyncio.sleep(1)
+        freezable.thaw()
+        for one, feed in turns:
+            assert (await feed.ended()).status == "completed"
+            row = await one.chat.store.row(one.who.user_id, feed.identity.id)
+            assert row is not None
+            assert row.status == "completed"
+
+
+async def test_a_full_pool_does_not_cost_the_lease(
+    own_database: str, environment_of_server: Mapping[str, str]
+) -> None:
+    async with (
+        asyncio.timeout(60),
+        living(own_database, environment_of_server, pool_size=3) as busy,
+        living(own_database, environment_of_server) as other,
+    ):
+        feed = await busy.start(slow("busy pool", 11))
+
+        async def take_one() -> None:
+            async with busy.database.hot(limit=20) as connection:
+                await connection.fetch("SELECT pg_sleep($1)", QUICK.lease + 4)
+
+        taking = [asyncio.create_task(take_one()) for _ in range(2)]  # an opening has kept the third
+        await asyncio.sleep(QUICK.lease + 3)
+        assert busy.database.pool_use().in_use == 3
+        row = await other.chat.store.row(other.who.user_id, feed.identity.id)
+        assert row is not None
+        assert row.status == "running"
+        await asyncio.gather(*taking)
+        assert (await feed.ended()).status == "completed"
+
+
+async def test_a_paused_process_that_was_taken_for_dead_stops_generating_soon_after_it_comes_back(
+    own_database: str,
+    environment_of_server: Mapping[str, str],
+    scripted_provider: ScriptedProvider,
+    tmp_path: Path,
+) -> None:
+    environment = {**environment_of_server, "DATABASE_URL": own_database}
+    del environment["REDIS_URL"]
+    words = f"pause me {new_id()}"
+    with api_process(environment, tmp_path / "api.log") as api:
+        token = new_user(api.url, ADMIN_TOKEN)
+        async with (
+            asyncio.timeout(60),
+            Caller(api.url, token) as caller,
+            living(own_database, environment_of_server) as other,
+            caller.stream("POST", CHAT, json={"message": slow(words, 50), "stream": True}) as response,
+        ):
+            turn = UUID(response.headers["x-baatcheet-turn"])
+            reading = asyncio.create_task(rest(response))
+            user = (await caller.get("/api/v1/me")).json()["user"]["id"]
+            await asyncio.sleep(1.5)
+            api.signal(signal.SIGSTOP)
+            row = await other.chat.store.row(UUID(user), turn)
+            while row is not None and row.status == "running":
+                await asyncio.sleep(0.2)
+                row = await other.chat.store.row(UUID(user), turn)
+            assert row is not None
+            assert row.status == "interrupted"
+            api.signal(signal.SIGCONT)
+            async with asyncio.timeout(5):
+                seen = await reading
+            assert seen[-1].name == "turn.interrupted"
+            asked = asked_with(scripted_provider, words)
+            assert await asked.left(timeout=5)
+            assert not asked.finished
+            conversation = seen[0].data["conversation_id"]
+            again = await caller.post(CHAT, json={"message": "next", "conversation_id": conversation})
+            assert again.status_code == 200, again.text
+
+
+def asked_with(provider: ScriptedProvider, words: str) -> Recorded:
+    (asked,) = [one for one in provider.chats if words in str(one.body["messages"][-1].get("content"))]
+    return asked
