@@ -503,7 +503,7 @@ async def test_a_paused_process_that_was_taken_for_dead_stops_generating_soon_af
             assert seen[-1].name == "turn.interrupted"
             asked = asked_with(scripted_provider, words)
             assert await asked.left(timeout=5)
-            assert not asked.finished
+            assert asked.sent_chunks < 500
             conversation = seen[0].data["conversation_id"]
             again = await caller.post(CHAT, json={"message": "next", "conversation_id": conversation})
             assert again.status_code == 200, again.text
