@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -48,24 +48,30 @@ class OwnDatabase:
         (self._pidfile,) = folder.glob("**/postmaster.pid")
         self._frozen: list[int] = []
 
-    def _processes(self) -> list[int]:
-        return family(int(self._pidfile.read_text().split()[0]))
-
     def freeze(self) -> None:
         """Stop answering, and go on accepting connections as the kernel does."""
-        self._frozen = self._processes()
-        for pid in self._frozen:
-            os.kill(pid, signal.SIGSTOP)
+        server = int(self._pidfile.read_text().split()[0])
+        # The postmaster first: from then on nobody is born, and who ends stays there to be signalled.
+        os.kill(server, signal.SIGSTOP)
+        self._frozen = family(server)
+        self._signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
-        for pid in self._frozen:
-            os.kill(pid, signal.SIGCONT)
-        self._frozen = []
+    def thaw(self, but: Container[int] = ()) -> None:
+        """Let all go on but the processes `but`, which the next thaw lets go on."""
+        late = [pid for pid in self._frozen if pid in but]
+        self._frozen = [pid for pid in self._frozen if pid not in but]
+        self._signal(signal.SIGCONT)
+        self._frozen = late
 
     def kill(self) -> None:
         """End it as a power cut would."""
-        for pid in self._processes():
-            os.kill(pid, signal.SIGKILL)
+        self.freeze()
+        self._signal(signal.SIGKILL)
+        self._frozen = []
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in reversed(self._frozen):  # the postmaster last
+            os.kill(pid, number)
 
     def come_back(self) -> None:
         self._services.check()

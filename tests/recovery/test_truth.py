@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import threading
@@ -412,14 +411,6 @@ def freezable(
         database.stop()
 
 
-def thaw_but(frozen: OwnDatabase, late: set[int]) -> None:
-    """Let all of the server go on but the processes `late`, which the next thaw lets go on."""
-    for pid in frozen._frozen:
-        if pid not in late:
-            os.kill(pid, signal.SIGCONT)
-    frozen._frozen = [pid for pid in frozen._frozen if pid in late]
-
-
 async def test_living_turns_survive_a_database_that_is_frozen_for_longer_than_the_lease(
     freezable: OwnDatabase, environment_of_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,7 +426,7 @@ async def test_living_turns_survive_a_database_that_is_frozen_for_longer_than_th
         freezable.freeze()
         await asyncio.sleep(QUICK.lease + 2)
         # The network of one comes back before that of the other, whose leases look lapsed until then.
-        thaw_but(freezable, late)
+        freezable.thaw(but=late)
         await asyncio.sleep(1)
         freezable.thaw()
         for one, feed in turns:
