@@ -99,6 +99,10 @@ async def test_two_administrators_cannot_demote_each_other_at_once(
     [
         ({"name": None}, "name"),
         ({"name": "a\x00"}, "name"),
+        ({"name": "\x1b[31mred"}, "name"),
+        ({"name": "\u3000"}, "name"),
+        ({"name": "\u200b"}, "name"),
+        ({"email": "a\x1b@example.com"}, "email"),
         ({"email": "nobody"}, "email"),
         ({"email": "a b@example.com"}, "email"),
         ({"role": "owner"}, "role"),

@@ -232,6 +232,7 @@ async def test_a_malformed_id_is_not_found(alice: Caller, bad: str) -> None:
         ({"title": 7}, "title"),
         ({"title": "x" * 501}, "title"),
         ({"title": "a\x00b"}, "title"),
+        ({"title": "\x1b[31mred"}, "title"),
         ({"system_prompt": "x" * (1024 * 1024 + 1)}, "system_prompt"),
         ({"system_prompt": "ب" * (600 * 1024)}, "system_prompt"),
         ({"model": ""}, "model"),

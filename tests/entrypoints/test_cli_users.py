@@ -1,10 +1,12 @@
 """`baatcheet user`, `baatcheet token`, `baatcheet openapi`, as an operator types them."""
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -12,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from baatcheet.entrypoints.cli import app
 from baatcheet.kit.ids import parse_id
+from baatcheet.platform.database import connect
 from tests.conftest import Caller, RunningServer
 
 Run = Callable[..., Result]
@@ -59,6 +62,21 @@ async def test_a_user_gets_a_token_that_works_until_it_is_revoked(run: Run, serv
     assert "revoked" in said(run("token", "list", "--user", user))
 
 
+def test_a_stored_name_can_not_colour_the_terminal(run: Run, services: Mapping[str, str]) -> None:
+    user = said(run("user", "create", "Zoya"))
+    said(run("token", "create", "laptop", "--user", user))
+
+    async def rename() -> None:  # as only an older version could have stored it
+        connection = await connect(services["DATABASE_URL"])
+        await connection.execute(
+            "UPDATE api_tokens SET name = $1 WHERE user_id = $2", "\x1b[31mred\u202e", UUID(user)
+        )
+        await connection.close()
+
+    asyncio.run(rename())
+    assert r"\x1b[31mred\u202e" in said(run("token", "list", "--user", user))
+
+
 def test_an_email_finds_its_user_and_the_first_administrator_is_found_without(run: Run) -> None:
     email = f"{os.urandom(4).hex()}@Example.com"
     said(run("user", "create", "Zoya", "--email", email, "--admin"))
@@ -70,6 +88,11 @@ def test_an_email_finds_its_user_and_the_first_administrator_is_found_without(ru
     ("arguments", "told"),
     [
         (["user", "create", "x", "--email", "nobody"], "email"),
+        (["user", "create", ""], "name: "),
+        (["user", "create", "\x1b[31mred"], "name: contains a control character"),
+        (["token", "create", ""], "name: "),
+        (["token", "create", " \u200b"], "name: has nothing in it that can be seen"),
+        (["token", "create", "\x1b[31mred"], "name: contains a control character"),
         (["token", "create", "--user", "nobody@example.com"], "no user nobody@example.com"),
         (["token", "create", "--scopes", "everything"], "scopes are: read, write, chat, admin"),
         (["token", "revoke", "bc_0123"], "not a token's id"),

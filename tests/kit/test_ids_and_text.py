@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baatcheet.kit.ids import new_id, parse_id
-from baatcheet.kit.text import headline, storable, unstorable
+from baatcheet.kit.text import headline, is_invisible, printable, storable, uncontrolled, unstorable
 
 
 def test_ids_are_strictly_increasing_and_of_version_seven() -> None:
@@ -64,3 +64,19 @@ def test_a_headline_is_one_line_within_its_limit(text: str, limit: int) -> None:
     line = headline(text, limit)
     assert len(line) <= limit
     assert line == " ".join(line.split())
+    assert uncontrolled(line) is None
+
+
+@given(st.text(alphabet=st.characters(codec=None)))
+def test_what_is_made_printable_moves_no_cursor(text: str) -> None:
+    shown = printable(text)
+    shown.encode()
+    assert uncontrolled(shown) is None
+    assert "\u202e" not in shown
+
+
+@pytest.mark.parametrize("name", ["علی‌رضا", "नेहा", "👩‍🚀", "Zoë-\u00a0B.", "😀"])
+def test_a_name_in_any_script_is_seen_and_printed_as_it_is(name: str) -> None:
+    assert not is_invisible(name)
+    assert uncontrolled(name) is None
+    assert printable(name) == name

@@ -181,6 +181,11 @@ ERRORS: dict[str, tuple[int, dict[str, Any]]] = {
     "a NUL": (422, {"json": asked("nul \0")}),
     "an unknown model": (404, {"json": asked("hello", model="no-such-model")}),
     "an unknown conversation": (404, {"json": asked("hello", conversation=str(uuid4()))}),
+    "an empty conversation": (400, {"json": asked("hello", conversation="")}),
+    "an empty conversation's header": (
+        400,
+        {"json": asked("hello"), "headers": {"x-baatcheet-conversation": ""}},
+    ),
     "a message that is too large": (413, {"json": asked("x" * 2_000_001)}),
     "a body that is too large": (413, {"json": asked("x" * 8_000_001)}),
     "a wrong token": (401, {"json": asked("hello"), "headers": {"authorization": "Bearer bc_wrong"}}),

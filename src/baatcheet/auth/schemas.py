@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field
 
 from baatcheet.auth.principal import Role, Scope
-from baatcheet.platform.rest import Body, Flag, Id, Moment, Out, Page, Text, absent
+from baatcheet.platform.rest import Body, Flag, Id, Line, Moment, Name, Out, Page, absent
 
 _ID = "0190f3a2-7c1e-7d4b-9a51-3f0c2b8e6d10"
 
@@ -18,9 +18,8 @@ def _once_each(scopes: list[Scope]) -> list[Scope]:
     return scopes
 
 
-Name = Annotated[Text, Field(min_length=1, max_length=200)]
 Email = Annotated[
-    Text,
+    Line,
     Field(
         min_length=3, max_length=320, pattern=r"^[^@ \t\r\n]+@[^@ \t\r\n]+$", examples=["alice@example.com"]
     ),

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from baatcheet.platform.rest import Body, Flag, Id, Out, Page, Text, absent
+from baatcheet.platform.rest import Body, Flag, Id, Line, Out, Page, Text, absent
 
 MAX_SYSTEM_PROMPT = 1024 * 1024  # bytes
 _ID = "0190f3a2-7c1e-7d4b-9a51-3f0c2b8e6d10"
@@ -18,7 +18,7 @@ def _bounded(prompt: str) -> str:
     return prompt
 
 
-Title = Annotated[Text, Field(max_length=500)]
+Title = Annotated[Line, Field(max_length=500)]
 SystemPrompt = Annotated[Text, Field(max_length=MAX_SYSTEM_PROMPT), AfterValidator(_bounded)]
 Model = Annotated[Text, Field(min_length=1, max_length=200)]
 

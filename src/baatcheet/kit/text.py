@@ -1,9 +1,14 @@
 """Text that PostgreSQL, JSON and a terminal can all hold."""
 
 import re
+import unicodedata
 from typing import Any
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_JOINERS = "\u200c\u200d"  # Urdu, Hindi and emoji are spelt with them
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs to Unicode, nothing to the eye
+_UNSEEN = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 
 
 def unstorable(text: str) -> str | None:
@@ -13,6 +18,32 @@ def unstorable(text: str) -> str | None:
         return None
     what = "a NUL character" if found.group() == "\x00" else "an unpaired surrogate"
     return f"contains {what} (U+{ord(found.group()):04X}) at position {found.start()}"
+
+
+def uncontrolled(text: str) -> str | None:
+    """Why `text` can't be shown on one line, in words for the sender; None when it can.
+
+    A control character in a name would move a terminal's cursor, or colour it, wherever the name is shown.
+    """
+    found = _CONTROL.search(text)
+    if found is None:
+        return None
+    return f"contains a control character (U+{ord(found.group()):04X}) at position {found.start()}"
+
+
+def is_invisible(text: str) -> bool:
+    """Whether there is nothing to see in `text`: blanks and format characters only, or nothing at all."""
+    return all(unicodedata.category(one) in _UNSEEN or one in _FILLERS for one in text)
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: what cannot be seen is escaped, whoever wrote it."""
+    return "".join(
+        one
+        if one.isprintable() or one in _JOINERS or unicodedata.category(one) == "Zs"
+        else one.encode("unicode_escape").decode()
+        for one in text
+    )
 
 
 def storable(text: str) -> str:
@@ -32,8 +63,11 @@ def storable_json(value: Any) -> Any:
 
 
 def headline(text: str, limit: int = 60) -> str:
-    """The first words of `text` on one line, at most `limit` characters, cut at a word where one ends."""
-    line = " ".join(text[: limit * 8].split())
+    """The first words of `text` on one line, at most `limit` characters, cut at a word where one ends.
+
+    Control characters count as blanks.
+    """
+    line = " ".join(_CONTROL.sub(" ", text[: limit * 8]).split())
     if len(line) <= limit:
         return line
     cut = line[: limit - 1]

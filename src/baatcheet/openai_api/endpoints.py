@@ -188,6 +188,12 @@ class OpenAiApi:
             opens = NewConversation(
                 title=headline(" ".join(texts_of(new[-1].get("content")))), system_prompt=system, model=model
             )
+        elif not name.strip():
+            where = "conversation" if wanted.conversation is not None else "X-BaatCheet-Conversation"
+            raise BadRequest(
+                f'{where} is empty: send a conversation\'s id, or "{NEW}" to open one, or leave it out.',
+                param="conversation",
+            )
         elif conversation is None:
             raise ConversationNotFound(name, param="conversation")
         return TurnRequest(

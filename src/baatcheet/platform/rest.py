@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from baatcheet.kit.ids import parse_id
 from baatcheet.kit.pagination import DEFAULT_LIMIT, MAX_CURSOR, MAX_LIMIT, Slice
-from baatcheet.kit.text import unstorable
+from baatcheet.kit.text import is_invisible, uncontrolled, unstorable
 
 Row = TypeVar("Row")
 Item = TypeVar("Item", bound=BaseModel)
@@ -44,6 +44,18 @@ def _storable(value: str) -> str:
     return value
 
 
+def _on_one_line(value: str) -> str:
+    if problem := uncontrolled(value):
+        raise ValueError(problem)
+    return value
+
+
+def _visible(value: str) -> str:
+    if is_invisible(value):
+        raise ValueError("has nothing in it that can be seen")
+    return value
+
+
 def _moment(value: object) -> object:
     if isinstance(value, datetime):
         return value
@@ -71,6 +83,12 @@ QueryFlag = Annotated[bool, BeforeValidator(_word), WithJsonSchema({"type": "boo
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 Text = Annotated[str, AfterValidator(_storable)]
 """A text that PostgreSQL can store: no NUL, no unpaired surrogate."""
+
+Line = Annotated[Text, AfterValidator(_on_one_line)]
+"""A text on one line: no control character."""
+
+Name = Annotated[Line, Field(min_length=1, max_length=200), AfterValidator(_visible)]
+"""What a person calls something, and will know it by in a list."""
 
 Limit = Annotated[
     int,

@@ -6,9 +6,8 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from baatcheet.platform.rest import Body, Out, Page, Text, absent
+from baatcheet.platform.rest import Body, Name, Out, Page, Text, absent
 
-Name = Annotated[Text, Field(min_length=1, max_length=200)]
 Description = Annotated[Text, Field(max_length=10_000)]
 
 

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import typer
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 from sqlalchemy import func, select
 
 from baatcheet.auth.models import User
@@ -17,6 +17,7 @@ from baatcheet.platform.database import Database
 from baatcheet.platform.settings import load
 
 Result = TypeVar("Result")
+Body = TypeVar("Body", bound=BaseModel)
 
 NOBODY = UUID(int=0)
 
@@ -36,6 +37,16 @@ def with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
 
     with database_url(settings) as url:
         return asyncio.run(run(url))
+
+
+def checked(schema: type[Body], **fields: Any) -> Body:
+    """What an operator typed, held to what the HTTP API asks of it. Raises typer.BadParameter."""
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise typer.BadParameter(f"{first['loc'][0]}: {message}") from error
 
 
 async def find_user(database: Database, wanted: str | None) -> User:

@@ -7,9 +7,11 @@ import typer
 
 from baatcheet.auth.models import ApiToken
 from baatcheet.auth.principal import DEFAULT_SCOPES, SCOPES
+from baatcheet.auth.schemas import NewToken
 from baatcheet.auth.service import Authenticator, Tokens
-from baatcheet.entrypoints.cli.session import find_user, operator, with_database
+from baatcheet.entrypoints.cli.session import checked, find_user, operator, with_database
 from baatcheet.kit.ids import parse_id
+from baatcheet.kit.text import printable
 from baatcheet.platform.database import Database
 from baatcheet.platform.errors import Problem
 
@@ -34,6 +36,7 @@ def create(
     ] = None,
 ) -> None:
     """Make a token and print it, this once: only its hash is kept."""
+    name = checked(NewToken, name=name).name
     wanted = None if scopes is None else [scope.strip() for scope in scopes.split(",") if scope.strip()]
     if wanted is not None and (not wanted or set(wanted) - set(SCOPES)):
         raise typer.BadParameter(f"scopes are: {', '.join(SCOPES)}")
@@ -75,7 +78,7 @@ def show(user: Owner = None) -> None:
 
     for token in with_database(work):
         scopes = ",".join(token.scopes)
-        print(f"{token.id}  {token.prefix}…  {_state(token):<28}  {scopes:<21}  {token.name}")
+        print(f"{token.id}  {token.prefix}…  {_state(token):<28}  {scopes:<21}  {printable(token.name)}")
 
 
 def _state(token: ApiToken) -> str:

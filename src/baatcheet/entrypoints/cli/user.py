@@ -3,18 +3,15 @@
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
 from baatcheet.auth.models import User
 from baatcheet.auth.schemas import NewUser
 from baatcheet.auth.service import Authenticator, Users
-from baatcheet.entrypoints.cli.session import with_database
+from baatcheet.entrypoints.cli.session import checked, with_database
 from baatcheet.platform.database import Database
 from baatcheet.platform.errors import Problem
 
 app = typer.Typer(help="Users.", no_args_is_help=True)
-
-_NEW_USER = TypeAdapter(NewUser)
 
 
 @app.callback()
@@ -28,12 +25,7 @@ def create(
     admin: Annotated[bool, typer.Option("--admin", help="Make them an administrator.")] = False,
 ) -> None:
     """Add a user and print their id. They come in with a token: `baatcheet token create --user ID`."""
-    role = "admin" if admin else "user"
-    try:
-        wanted = _NEW_USER.validate_python({"name": name, "email": email, "role": role})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise typer.BadParameter(f"{first['loc'][0]}: {first['msg']}") from error
+    wanted = checked(NewUser, name=name, email=email, role="admin" if admin else "user")
 
     async def work(database: Database) -> User:
         users = Users(database, Authenticator(database))
