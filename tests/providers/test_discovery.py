@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baatcheet.kit.text import unstorable
 from baatcheet.providers import profiles
 from baatcheet.providers.discovery import cards_of
 from baatcheet.providers.profiles import BUILT_IN, Profile
@@ -43,6 +44,14 @@ def test_any_list_gives_usable_cards(entries: list[Any], profile: Profile) -> No
         assert card.name
         assert card.context_window > 0
         assert card.max_output is None or card.max_output > 0
+        assert 0 <= card.created < 2**40
+        assert unstorable(card.name) is None
+
+
+def test_what_is_no_name_or_number_is_passed_over() -> None:
+    entries = [{"id": "a\0b"}, {"id": "c\ud800"}, {"id": "d", "created": True, "context_length": True}]
+    (card,) = cards_of(LAB, entries)
+    assert (card.name, card.created, card.context_window) == ("d", 0, 1000)
 
 
 def test_each_providers_fields_are_read() -> None:

@@ -88,6 +88,8 @@ def test_each_providers_form_is_understood(status: int, body: object, message: s
         ({"Retry-After": "-3"}, None),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "nan"}, None),
+        ({"Retry-After": f"Sat, 31 Jan {'9' * 20} 12:00:30 GMT"}, None),
+        ({"Retry-After": f"Sat, 31 Jan 2026 12:00:30 +{'9' * 20}"}, None),
         ({"Retry-After": "3", "retry-after-ms": "250"}, 0.25),
     ],
 )
@@ -99,3 +101,10 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(headers: dict[str, str], se
 def test_any_retry_after_is_survived(value: str) -> None:
     seconds = retry_after({"Retry-After": value}, NOW)
     assert seconds is None or seconds >= 0
+
+
+@pytest.mark.parametrize("code", ["9" * 5000, "\u0664\u0662\u0669", 10**40, True, 1e400, None, "429"])
+def test_any_code_inside_a_stream_is_survived(code: object) -> None:
+    error = Reporter("lab", Redactor()).from_event({"message": "broke", "code": code})
+    assert error.message == "broke"
+    assert error.status == (429 if code == "429" else None)

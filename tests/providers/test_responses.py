@@ -1,14 +1,22 @@
 """Decoding chunks: pure, so against anything that a provider could send."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baatcheet.providers.adapters.openai.response import Chunks, ErrorEvent, UnreadableError, completion
-from baatcheet.providers.model import Chunk
+from baatcheet.kit.text import unstorable
+from baatcheet.providers.adapters.openai.response import (
+    Chunks,
+    ErrorEvent,
+    UnreadableError,
+    completion,
+    listing,
+)
+from baatcheet.providers.model import Chunk, Completion, Usage
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 SCALAR = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5)
@@ -140,3 +148,72 @@ def test_whatever_comes_whole_is_a_completion_or_a_named_failure(value: dict[str
     assert isinstance(sent["choices"][0]["finish_reason"], str)
     assert isinstance(sent["choices"][0]["message"]["content"], str | None)
     assert isinstance(sent["choices"][0]["index"], int)
+
+
+# Numbers -------------------------------------------------------------------------------------------------
+
+
+def streamed(created: str, usage: str) -> Chunk:
+    head = json.dumps({**HEAD, "choices": []}).replace('"created": 1', f'"created": {created}')
+    return decode(f'{head[:-1]}, "usage": {usage}}}'.encode())
+
+
+def whole(created: str, usage: str) -> Completion:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    head = json.dumps({**HEAD, "object": "chat.completion", "choices": [choice]})
+    head = head.replace('"created": 1', f'"created": {created}')
+    return completion(f'{head[:-1]}, "usage": {usage}}}'.encode(), "m")
+
+
+@pytest.mark.parametrize("read", [streamed, whole])
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity", "-7", '"12"', "true", "null", "[]"])
+def test_a_number_that_is_none_counts_as_absent(read: Any, number: str) -> None:
+    details = f'{{"cached_tokens": {number}, "audio_tokens": 3}}'
+    made = read(
+        number,
+        f'{{"prompt_tokens": {number}, "completion_tokens": 5, "total_tokens": {number}, '
+        f'"prompt_tokens_details": {details}, "completion_tokens_details": {number}}}',
+    )
+    assert made.usage == Usage(0, 5, 5, prompt_tokens_details={"audio_tokens": 3})
+    sent = json.loads(made.raw, parse_constant=pytest.fail)
+    assert abs(sent["created"] - time.time()) < 60
+    assert sent["usage"]["completion_tokens"] == 5
+    for name in ("prompt_tokens", "total_tokens"):
+        assert sent["usage"].get(name, 0) in {0, 5}
+
+
+@pytest.mark.parametrize("read", [streamed, whole])
+def test_usage_without_one_number_counts_as_absent(read: Any) -> None:
+    made = read("1", '{"prompt_tokens": "many", "completion_tokens": NaN, "total_tokens": -1}')
+    assert made.usage is None
+    assert "usage" not in json.loads(made.raw)
+
+
+@pytest.mark.parametrize("read", [streamed, whole])
+@pytest.mark.parametrize("number", [2**31, 2**40, 10**40, 1e300])
+def test_a_number_of_tokens_that_is_too_large_is_the_largest_that_fits(read: Any, number: float) -> None:
+    usage = {"prompt_tokens": number, "completion_tokens": number, "completion_tokens_details": {"a": number}}
+    most = 2**31 - 1
+    made = read("1", json.dumps(usage))
+    assert made.usage == Usage(most, most, most, completion_tokens_details={"a": most})
+    assert json.loads(made.raw)["usage"]["prompt_tokens"] == most
+
+
+@pytest.mark.parametrize("read", [streamed, whole])
+@given(usage=JSON | st.dictionaries(st.sampled_from(Usage.__struct_fields__), JSON | st.integers()))
+def test_whatever_is_sent_as_usage_can_be_counted_and_stored(read: Any, usage: Any) -> None:
+    found = read("1", json.dumps(usage)).usage
+    if found is None:
+        return
+    for details in (found.prompt_tokens_details, found.completion_tokens_details):
+        for name, tokens in (details or {}).items():
+            assert unstorable(name) is None
+            assert tokens is None or 0 <= tokens < 2**31
+    assert 0 <= found.prompt_tokens < 2**31
+    assert 0 <= found.completion_tokens < 2**31
+    assert 0 <= found.total_tokens < 2**31
+
+
+def test_one_absurd_number_does_not_cost_the_list_of_models() -> None:
+    entries = listing(b'{"data": [{"id": "a", "created": 1e400}, {"id": "b", "context_length": NaN}]}')
+    assert entries == [{"id": "a", "created": None}, {"id": "b", "context_length": None}]

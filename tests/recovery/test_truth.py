@@ -127,6 +127,31 @@ async def test_an_error_that_cannot_be_stored_fails_its_turn_at_once(
     assert again.status_code == 200, again.text
 
 
+@pytest.mark.parametrize("way", ["whole", "streamed", "in a conversation"])
+@pytest.mark.parametrize("tokens", [10**40, 2**40, -5], ids=["40 digits", "2**40", "negative"])
+async def test_usage_that_cannot_be_stored_is_kept_as_the_nearest_that_can(
+    alice: Caller, scripted_provider: ScriptedProvider, way: str, tokens: int
+) -> None:
+    details = {"cached\0tokens": 1, "cached_tokens": "\0", "audio_tokens": 2}
+    usage = {"prompt_tokens": tokens, "completion_tokens": 7, "prompt_tokens_details": details}
+    scripted_provider.script(Step(reply="precious words", usage="never", extra={"usage": usage}))
+    body: dict[str, Any] = {"model": "openai/scripted", "messages": [{"role": "user", "content": "odd"}]}
+    if way != "whole":
+        body |= {"stream": True} if way == "streamed" else {"conversation": "new"}
+    answer = await alice.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert "precious" in answer.text
+    async with asyncio.timeout(5):
+        # The usage of a stateless request is written once it has been answered.
+        while not (turns := (await alice.get("/api/v1/turns")).json()["data"]):
+            await asyncio.sleep(0.02)
+    nearest = min(max(tokens, 0), 2**31 - 1)
+    (turn,) = turns
+    assert (turn["prompt_tokens"], turn["completion_tokens"]) == (nearest, 7)
+    kept = await standing(alice, turn["id"])
+    assert kept["usage"]["prompt_tokens_details"] == {"audio_tokens": 2}
+
+
 async def test_a_tool_call_adds_up_wherever_a_client_comes_back(alice: Caller) -> None:
     async with alice.stream("POST", CHAT, json=tool_call()) as response:
         whole = await rest(response)

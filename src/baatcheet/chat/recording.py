@@ -78,9 +78,9 @@ class Recorder:
             answered_by=outcome.answered_by,
             finish_reason=storable(outcome.finish_reason or outcome.status),
             error=storable_json(outcome.error),
-            prompt_tokens=_count(usage.prompt_tokens if usage else None),
-            completion_tokens=_count(usage.completion_tokens if usage else None),
-            usage=storable_json(_as_json(usage)),
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage else None,
+            usage=_as_json(usage),
             receipt=_receipt(run),
             reply=outcome.message if not request.stateful and not request.attached else None,
             message=message,
@@ -165,11 +165,6 @@ def _may_pass(error: Mapping[str, Any] | None) -> bool:
     """Whether the same request may succeed later."""
     status = int((error or {}).get("status", 500))
     return status == 429 or status >= 500
-
-
-def _count(tokens: int | None) -> int | None:
-    """A number of tokens as the table holds it; a provider's nonsense becomes the nearest that fits."""
-    return None if tokens is None else min(max(tokens, 0), 2**31 - 1)
 
 
 def _as_json(usage: Usage | None) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from baatcheet.kit.text import unstorable
 from baatcheet.providers.model import ModelCard
 from baatcheet.providers.profiles import Profile
 
@@ -133,6 +134,7 @@ def cards_of(profile: Profile, entries: Sequence[object]) -> list[ModelCard]:
         if (
             not isinstance(entry, Mapping)
             or not isinstance(entry.get("id"), str)
+            or unstorable(entry["id"])
             or entry.get("active") is False
         ):
             continue
@@ -148,7 +150,6 @@ def _card(profile: Profile, name: str, entry: Mapping[str, Any], known: ModelCar
     output = _first_size(
         entry.get("max_completion_tokens"), _part(entry, "top_provider").get("max_completion_tokens")
     )
-    created = entry.get("created")
     card = known or ModelCard(
         provider=profile.name,
         name=name,
@@ -162,7 +163,7 @@ def _card(profile: Profile, name: str, entry: Mapping[str, Any], known: ModelCar
         card,
         context_window=window or card.context_window,
         max_output=output or card.max_output,
-        created=created if isinstance(created, int) and 0 <= created < 2**40 else card.created,
+        created=_first_number(entry.get("created"), below=2**40) or card.created,
     )
 
 
@@ -183,7 +184,11 @@ def _window(entry: Mapping[str, Any]) -> int | None:
 
 
 def _first_size(*values: object) -> int | None:
-    return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and 0 < v < 2**31), None)
+    return _first_number(*values, below=2**31)
+
+
+def _first_number(*values: object, below: int) -> int | None:
+    return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and 0 < v < below), None)
 
 
 def _part(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ The house's own language for a chat is OpenAI's: a request body as a mapping, a 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
@@ -37,14 +37,21 @@ class ModelCard:
         return f"{self.provider}/{self.name}"
 
 
-class Usage(msgspec.Struct, omit_defaults=True):
-    """Tokens, as the provider reports them (OpenAI's `usage` object)."""
+MOST_TOKENS = 2**31 - 1  # that a table's integer holds
+KIND_OF_TOKENS = r"^[\w.-]{1,64}$"
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-    prompt_tokens_details: dict[str, Any] | None = None
-    completion_tokens_details: dict[str, Any] | None = None
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
+TokensByKind = dict[Annotated[str, msgspec.Meta(pattern=KIND_OF_TOKENS)], Tokens | None]
+
+
+class Usage(msgspec.Struct, omit_defaults=True):
+    """Tokens, as the provider reports them (OpenAI's `usage` object), in bounds: they can be added up and stored."""
+
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
+    total_tokens: Tokens = 0
+    prompt_tokens_details: TokensByKind | None = None
+    completion_tokens_details: TokensByKind | None = None
 
 
 class Chunk(msgspec.Struct):

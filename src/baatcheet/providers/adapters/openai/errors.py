@@ -17,6 +17,7 @@ BODY_LIMIT = 64 * 1024  # bytes of an error's body that are read
 _BAD_KEY = re.compile(
     r"api[ _]key (?:not valid|expired)|api_key_invalid|invalid[ _]api[ _]key", re.IGNORECASE
 )
+_STATUS = re.compile("[45][0-9]{2}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,9 +88,7 @@ class Reporter:
         """An `error` inside a stream that had begun with 200."""
         said = _error_object(error)
         code = said.get("code")
-        status = code if isinstance(code, int) and 400 <= code < 600 else None
-        if isinstance(code, str) and code.isdecimal() and 400 <= int(code) < 600:
-            status = int(code)
+        status = int(code) if isinstance(code, str | int) and _STATUS.fullmatch(str(code)) else None
         message = str(said.get("message") or "").strip() or "broke off with an error"
         kind = kind_of(status or 500, str(code or ""), message)
         return self.error(kind, message, status=status, said=said)
@@ -125,7 +124,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         return seconds
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())

@@ -1,18 +1,23 @@
 """What is received: chunks and completions, checked, and made well-formed where a dialect leaves things out.
 
 A chunk that is well-formed as it came is decoded once into a small struct, and its bytes are passed on
-untouched. Everything else takes the slow way: decode, complete, encode.
+untouched. Everything else takes the slow way: decode, complete, encode. A number that is none (not finite, negative,
+a text, a bool) counts as absent.
 """
 
 import json
+import math
+import re
 import time
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
 
 from baatcheet.kit.text import storable
-from baatcheet.providers.model import Chunk, Completion, Usage
+from baatcheet.providers.model import KIND_OF_TOKENS, MOST_TOKENS, Chunk, Completion, TokensByKind, Usage
+
+LATEST = 2**40  # Unix seconds
 
 
 class UnreadableError(ValueError):
@@ -36,7 +41,7 @@ class _Chunk(msgspec.Struct, gc=False):
     # The required ones are what OpenAI's clients rely on.
     id: str
     object: str
-    created: int
+    created: Annotated[int, msgspec.Meta(ge=0, lt=LATEST)]
     model: str
     choices: list[_Choice]
     usage: Usage | None = None
@@ -122,7 +127,7 @@ def completion(data: bytes, model: str) -> Completion:
     envelope = _Envelope(model, "chat.completion", "chatcmpl-")
     well_formed = envelope.fits(value) and all(_is_whole(choice) for choice in choices)
     usage = _usage(value.get("usage"))
-    if well_formed and b"\n" not in data and (usage is not None or "usage" not in value):
+    if well_formed and b"\n" not in data and ("usage" not in value or _is_exact(value["usage"])):
         return Completion(data, usage)
     for at, choice in enumerate(choices):
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
@@ -152,10 +157,7 @@ def embedding(data: bytes) -> bytes:
 
 def listing(data: bytes) -> list[object]:
     """The entries of a /models answer. Raises UnreadableError."""
-    try:
-        value = msgspec.json.decode(data)
-    except _UNREADABLE:
-        raise UnreadableError("it is not JSON") from None
+    value = _json(data)
     entries = value.get("data") if isinstance(value, dict) else value
     if not isinstance(entries, list):
         raise UnreadableError("the answer has no data")
@@ -176,18 +178,18 @@ class _Envelope:
         return (
             isinstance(value.get("id"), str)
             and value.get("object") == self._kind
-            and isinstance(value.get("created"), int)
+            and _created(value.get("created")) is not None
             and isinstance(value.get("model"), str)
         )
 
     def around(self, value: dict[str, Any]) -> dict[str, Any]:
         if self._id is None:
             self._id = f"{self._prefix}{uuid4().hex}"
-        given_id, created, model = value.get("id"), value.get("created"), value.get("model")
+        given_id, created, model = value.get("id"), _created(value.get("created")), value.get("model")
         head = {
             "id": given_id if isinstance(given_id, str) and given_id else self._id,
             "object": self._kind,
-            "created": int(created) if isinstance(created, int | float) else self._created,
+            "created": self._created if created is None else created,
             "model": model if isinstance(model, str) and model else self._model,
         }
         return head | {name: v for name, v in value.items() if name not in head}
@@ -244,40 +246,84 @@ def _content(content: object) -> str | None:
 def _usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
-    asked, made = _count(value.get("prompt_tokens")), _count(value.get("completion_tokens"))
+    asked, made = _tokens(value.get("prompt_tokens")), _tokens(value.get("completion_tokens"))
+    total = _tokens(value.get("total_tokens"))
+    if asked is made is total is None:
+        return None
+    asked, made = asked or 0, made or 0
     return Usage(
         prompt_tokens=asked,
         completion_tokens=made,
-        total_tokens=_count(value.get("total_tokens")) or asked + made,
+        total_tokens=total or min(asked + made, MOST_TOKENS),
         prompt_tokens_details=_details(value.get("prompt_tokens_details")),
         completion_tokens_details=_details(value.get("completion_tokens_details")),
     )
 
 
-def _details(value: object) -> dict[str, Any] | None:
-    return value if isinstance(value, dict) else None
+def _details(value: object) -> TokensByKind | None:
+    if not isinstance(value, dict):
+        return None
+    found: TokensByKind = {
+        kind: tokens
+        for kind, number in value.items()
+        if re.match(KIND_OF_TOKENS, kind) and (tokens := _tokens(number)) is not None
+    }
+    return found or None
 
 
-def _count(value: object) -> int:
-    return max(0, int(value)) if isinstance(value, int | float) else 0
+def _is_exact(usage: object) -> bool:
+    """Whether nothing of it was left out or changed."""
+    try:
+        msgspec.convert(usage, Usage)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _whole_number(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        return None
+    return int(value)
+
+
+def _tokens(value: object) -> int | None:
+    """What is too large for a table is the largest that fits."""
+    number = _whole_number(value)
+    return None if number is None else min(number, MOST_TOKENS)
+
+
+def _created(value: object) -> int | None:
+    number = _whole_number(value)
+    return None if number is None or number >= LATEST else number
 
 
 def _loads(data: bytes) -> dict[str, Any]:
-    """JSON as providers write it: half of a surrogate pair and bytes that are not UTF-8 become U+FFFD."""
-    try:
-        value = msgspec.json.decode(data)
-    except _UNREADABLE:
-        try:
-            value = _storable(json.loads(data.decode("utf-8", "replace"), parse_constant=_no_constant))
-        except (ValueError, RecursionError):
-            raise UnreadableError("it is not JSON") from None
+    value = _json(data)
     if not isinstance(value, dict):
         raise UnreadableError("it is not a JSON object")
     return value
 
 
+def _json(data: bytes) -> Any:
+    """JSON as providers write it: half of a surrogate pair and bytes that are not UTF-8 become U+FFFD."""
+    try:
+        return msgspec.json.decode(data)
+    except _UNREADABLE:
+        try:
+            text = data.decode("utf-8", "replace")
+            return _storable(json.loads(text, parse_constant=_no_constant, parse_float=_finite))
+        except (ValueError, RecursionError):
+            raise UnreadableError("it is not JSON") from None
+
+
 def _no_constant(name: str) -> None:
     """NaN and the infinities are not JSON."""
+
+
+def _finite(digits: str) -> float | None:
+    """None for what is larger than any float: no encoder of ours writes infinity."""
+    number = float(digits)
+    return number if math.isfinite(number) else None
 
 
 def _storable(value: Any) -> Any:
