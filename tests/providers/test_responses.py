@@ -144,6 +144,7 @@ def test_whatever_comes_whole_is_a_completion_or_a_named_failure(value: dict[str
         return
     sent = json.loads(made.raw)
     assert sent["object"] == "chat.completion"
+    assert isinstance(sent["created"], int)
     assert isinstance(sent["choices"][0]["message"]["role"], str)
     assert isinstance(sent["choices"][0]["finish_reason"], str)
     assert isinstance(sent["choices"][0]["message"]["content"], str | None)
@@ -180,6 +181,14 @@ def test_a_number_that_is_none_counts_as_absent(read: Any, number: str) -> None:
     assert sent["usage"]["completion_tokens"] == 5
     for name in ("prompt_tokens", "total_tokens"):
         assert sent["usage"].get(name, 0) in {0, 5}
+
+
+@pytest.mark.parametrize("read", [streamed, whole])
+def test_a_number_with_a_fraction_is_its_whole_part(read: Any) -> None:
+    made = read("1.5", '{"prompt_tokens": 2.9}')
+    assert made.usage == Usage(2, 0, 2)
+    sent = json.loads(made.raw)
+    assert (sent["created"], sent["usage"]["prompt_tokens"]) == (1, 2)
 
 
 @pytest.mark.parametrize("read", [streamed, whole])

@@ -178,7 +178,8 @@ class _Envelope:
         return (
             isinstance(value.get("id"), str)
             and value.get("object") == self._kind
-            and _created(value.get("created")) is not None
+            and isinstance(value.get("created"), int)
+            and _created(value["created"]) is not None
             and isinstance(value.get("model"), str)
         )
 
