@@ -1,7 +1,9 @@
 """Counting is exact, offline, and survives anything."""
 
+import asyncio
 import subprocess
 import sys
+import time
 
 import pytest
 import tiktoken
@@ -9,13 +11,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baatcheet.context import counting
+from baatcheet.context.cutting import cut_middle
+from baatcheet.providers.model import Encoding
+
+ENCODINGS: tuple[Encoding, ...] = ("o200k_base", "cl100k_base")
+BLANKS = " \t\v\f\x85\xa0\u1680\u2003\u2028\u3000"
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(max_size=500))
 def test_a_count_is_tiktokens_own(text: str) -> None:
-    for name in ("o200k_base", "cl100k_base"):
+    for name in ENCODINGS:
         assert counting.count(text, name) == len(tiktoken.get_encoding(name).encode_ordinary(text))
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    text=st.lists(
+        st.one_of(
+            st.text(max_size=6),
+            st.text(BLANKS, min_size=4, max_size=40),
+            st.text("\r\n /!a\x1c\u200b", max_size=5),
+        ),
+        max_size=8,
+    ).map("".join)
+)
+def test_a_text_divided_around_its_long_runs_of_blanks_has_the_tokens_of_the_whole(text: str) -> None:
+    parts = list(counting.around_blanks(text, limit=8))
+    assert "".join(part for part, _ in parts) == text
+    for name in ENCODINGS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(counting, "BLANK_LIMIT", 8)
+            assert counting.encode(text, name) == tiktoken.get_encoding(name).encode_ordinary(text)
 
 
 def test_known_texts_have_the_counts_that_openai_publishes() -> None:
@@ -27,11 +54,52 @@ def test_known_texts_have_the_counts_that_openai_publishes() -> None:
     assert counting.count("お誕生日おめでとう", "o200k_base") == 8
 
 
-@pytest.mark.parametrize(
-    "text", [" " * 1_000_000, "a" * 1_000_000, "\n " * 500_000, "e" + "\u0301" * 200_000]
-)
-def test_hostile_texts_are_counted(text: str) -> None:
-    assert counting.count(text) > 0
+HOSTILE = {
+    "blanks": " " * 1_200_000,
+    "blanks before a word": " " * 1_200_000 + "word",
+    "blanks between words": "x" + " " * 1_200_000 + "y" + "\u3000\t" * 600_000,
+    "blanks before a line break": " " * 1_200_000 + "\nword",
+    "runs of blanks": (" " * 4095 + "a") * 250,
+    "line breaks": "\n " * 500_000,
+    "one letter": "a" * 1_000_000,
+    "one mark": "!" * 1_000_000,
+    "combining marks": "e" + "\u0301" * 500_000,
+}
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_text_is_counted_and_cut(text: str, name: Encoding) -> None:
+    tokens = counting.encode(text, name)
+    assert counting.encoding(name).decode(tokens) == text
+    shorter = cut_middle(text, 100, name)
+    assert counting.count(shorter, name) <= 100
+    assert len(shorter) < len(text)
+
+
+def test_a_run_of_blanks_costs_what_its_largest_tokens_cover() -> None:
+    # 128 spaces are one token of this vocabulary.
+    assert counting.count(" " * 1_280_000) == 10_000
+    assert counting.count(" " * 1_280_001 + "word") == 10_001
+
+
+async def test_nothing_waits_while_a_hostile_text_is_counted() -> None:
+    counting.warm_up()
+    stalls: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.01)
+            stalls.append(time.perf_counter() - before)
+
+    beating = asyncio.create_task(beat())
+    began = time.perf_counter()
+    for text in HOSTILE.values():
+        await counting.count_aside(text)
+    took = time.perf_counter() - began
+    beating.cancel()
+    assert max(stalls) < took / 4
 
 
 def test_special_tokens_in_a_text_are_plain_text() -> None:

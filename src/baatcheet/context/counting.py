@@ -6,11 +6,11 @@ tiktoken checks when it first uses them. A message's tokens are counted once, wh
 
 import asyncio
 import os
-import re
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import tiktoken
@@ -18,15 +18,20 @@ import tiktoken
 from baatcheet.providers.model import Encoding
 
 VOCABULARIES = Path(__file__).parent / "vocabularies"
+Answer = TypeVar("Answer")
+
 STORED_ENCODING: Encoding = "o200k_base"
 INLINE_CHARACTERS = 16_384  # about a millisecond of counting; more goes to a thread
 MESSAGE_OVERHEAD = 4  # tokens that a chat format spends per message (OpenAI cookbook: 3, and 1 for a name)
 REPLY_PRIMING = 3
 IMAGE_TOKENS = 1_105  # a high-detail image of 1024 x 1024 (OpenAI's vision guide: 85 + 6 x 170)
 
-# A run of white space this long makes tiktoken's pattern engine give up with a panic: such runs are counted apart.
-_LONG_RUN = re.compile(r"\s{4096,}")
-_PIECE = 4096
+# tiktoken's pattern engine gives up, with a panic, on a run of a million blanks that no line break ends.
+BLANK_LIMIT = 500_000
+_BLANKS = (
+    "\t\v\f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+)
+_threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="counting")
 
 
 @cache
@@ -41,27 +46,64 @@ def warm_up() -> None:
     encoding(STORED_ENCODING)
 
 
+@cache
+def _one_piece(name: Encoding) -> tiktoken.Encoding:
+    """The vocabulary `name` for a text that its pattern does not divide."""
+    ranks = encoding(name)._mergeable_ranks  # noqa: SLF001 - what tiktoken's own README extends an encoding with
+    return tiktoken.Encoding(
+        f"{name} in one piece", pat_str="(?s:.+)", mergeable_ranks=ranks, special_tokens={}
+    )
+
+
+def encode(text: str, name: Encoding = STORED_ENCODING) -> list[int]:
+    """The tokens of `text`, special tokens taken as the plain text that they are here. Any text will do."""
+    tokens: list[int] = []
+    for piece, whole in around_blanks(text, BLANK_LIMIT):
+        tokens += (_one_piece(name) if whole else encoding(name)).encode_ordinary(piece)
+    return tokens
+
+
+def around_blanks(text: str, limit: int) -> Iterator[tuple[str, bool]]:
+    """`text` in parts, and of each whether it is one piece to the vocabularies' patterns: a long run of blanks is.
+
+    Encoding the parts one by one gives the tokens of the whole. No other part has a run of `limit` blanks.
+    """
+    start, at, stride = 0, 0, limit // 2
+    while at + stride <= len(text):  # such a run holds one of these strides whole
+        if text[at : at + stride].strip(_BLANKS):
+            at += stride
+            continue
+        before = text[max(start, at - stride) : at]
+        first = at - (len(before) - len(before.rstrip(_BLANKS)))
+        while blanks := _leading_blanks(text[at : at + stride]):
+            at += blanks
+        if at - first >= limit and text[at : at + 1] not in {"\r", "\n"}:
+            end = at - (at < len(text))  # the patterns leave the last blank to the word that follows
+            yield text[start:first], False
+            yield text[first:end], True
+            start = end
+    yield text[start:], False
+
+
+def _leading_blanks(text: str) -> int:
+    return len(text) - len(text.lstrip(_BLANKS))
+
+
 def count(text: str, name: Encoding = STORED_ENCODING) -> int:
     """The number of tokens of `text`, special tokens counted as the plain text that they are here."""
-    if len(text) < _PIECE or _LONG_RUN.search(text) is None:
-        return len(encoding(name).encode_ordinary(text))
-    total, start = 0, 0
-    for run in _LONG_RUN.finditer(text):
-        total += len(encoding(name).encode_ordinary(text[start : run.start()]))
-        blanks = run.group()
-        total += sum(
-            len(encoding(name).encode_ordinary(blanks[at : at + _PIECE]))
-            for at in range(0, len(blanks), _PIECE)
-        )
-        start = run.end()
-    return total + len(encoding(name).encode_ordinary(text[start:]))
+    return len(encode(text, name))
+
+
+async def aside(work: Callable[[], Answer]) -> Answer:
+    """Do what is mostly encoding in one of a few threads: tiktoken lets go of the interpreter's lock."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 
 async def count_aside(text: str, name: Encoding = STORED_ENCODING) -> int:
-    """`count`, in a thread when the text is long (tiktoken lets go of the interpreter lock while it counts)."""
+    """`count`, in a thread when the text is long."""
     if len(text) <= INLINE_CHARACTERS:
         return count(text, name)
-    return await asyncio.to_thread(count, text, name)
+    return await aside(partial(count, text, name))
 
 
 def countable(content: str, parts: Mapping[str, Any] | None) -> tuple[str, int]:

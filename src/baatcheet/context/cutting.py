@@ -19,8 +19,8 @@ def cut_middle(text: str, tokens: int, name: Encoding = counting.STORED_ENCODING
     if total <= tokens:
         return text
     vocabulary = counting.encoding(name)
-    head = vocabulary.encode_ordinary(text[:reach])
-    tail = vocabulary.encode_ordinary(text[-reach:])
+    head = counting.encode(text[:reach], name)
+    tail = counting.encode(text[-reach:], name)
     marker = MARKER.format(total - tokens)
     keep = max(0, tokens - counting.count(marker, name) - 2)
     while True:

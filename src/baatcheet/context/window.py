@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +10,12 @@ import msgspec
 
 from baatcheet.context import counting, cutting
 from baatcheet.context.planning import Item, Plan, plan
-from baatcheet.conversations.wire import stored_form, wire_form
+from baatcheet.conversations.wire import stored_form, text_of, wire_form
 from baatcheet.platform.settings import ContextSettings
 from baatcheet.providers.model import ModelCard
 
 INLINE_ITEMS = 2_000  # more messages than this take a while to go through
 YIELD_CHARACTERS = 1_024  # after a text longer than this is counted, others get their turn
-INLINE_TOKENS = 32_768  # a message beyond this takes a while to cut: such a plan is made in a thread
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
@@ -75,10 +75,10 @@ class Window:
             "cut": cutting.cut_item,
         }
         # Of the history one message at most is cut; of the new ones, all may be.
-        largest = max([item.tokens for item in history], default=0)
-        cuttable = max(largest, sum([item.tokens for item in new]))
-        if cuttable > INLINE_TOKENS or len(history) + len(new) > INLINE_ITEMS:
-            return await asyncio.to_thread(plan, **arguments)
+        largest = max([_length(item) for item in history], default=0)
+        cuttable = max(largest, sum([_length(item) for item in new]))
+        if cuttable > counting.INLINE_CHARACTERS or len(history) + len(new) > INLINE_ITEMS:
+            return await counting.aside(partial(plan, **arguments))
         return plan(**arguments)
 
     def item(self, message: StoredMessage) -> Item:
@@ -89,6 +89,10 @@ class Window:
             text, beside = counting.countable(message.content, message.parts)
             tokens = counting.count(text) + beside
         return Item(wire_form(message.role, message.content, message.parts), tokens, message.id)
+
+
+def _length(item: Item) -> int:
+    return len(text_of(item.wire.get("content")))
 
 
 async def to_be_stored(id: UUID, message: Mapping[str, Any]) -> StoredMessage:  # noqa: A002 - the row's own word
