@@ -198,6 +198,23 @@ async def test_what_ran_out_of_time_costs_the_others_no_connection(db: Database)
     assert await backend() == kept
 
 
+async def test_whatever_a_late_loop_is_doing_when_the_time_is_up_the_database_is_what_was_away(
+    db: Database,
+) -> None:
+    loop = asyncio.get_running_loop()
+    refused = 0
+    for step in range(30):  # between the answers of a statement's several messages too
+        try:
+            async with db.hot(limit=0.05) as connection:
+                loop.call_later(0.0001 * step, time.sleep, 0.06)
+                for name in "abc":
+                    await connection.fetch(f"SELECT {step}, $1::int AS {name}", 3)
+        except DatabaseUnavailable:
+            refused += 1
+    assert refused
+    assert db.pool_use().in_use == 0
+
+
 async def test_closing_does_not_wait_for_a_frozen_server(db: Database, frozen: Callable[[], None]) -> None:
     await asyncio.gather(in_hot(db), in_transaction(db))
     frozen()

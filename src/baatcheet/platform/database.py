@@ -20,14 +20,14 @@ from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import URL, event, make_url, text
-from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import QueuePool
 
 from baatcheet.kit.ids import new_id
-from baatcheet.platform.errors import Unavailable
+from baatcheet.platform.errors import Problem, Unavailable
 from baatcheet.platform.settings import DatabaseSettings
 
 TENANT_ROLE = "baatcheet_tenant"
@@ -240,7 +240,7 @@ class Database:
         try:
             yield connection, raw
         except Exception as error:
-            if is_unavailable(error) or (isinstance(error, SQLAlchemyError) and raw.is_closed()):
+            if _is_away(error, raw):
                 raise DatabaseUnavailable(_WORDS) from error
             raise
         finally:
@@ -331,10 +331,11 @@ class Lane:
             finally:
                 timer.cancel()
         except BaseException as error:
+            away = self._held is not None and _is_away(error, self._held[1])
             if self._held is not None:
                 self._held[1].terminate()
             await self.close()
-            if isinstance(error, Exception) and is_unavailable(error):
+            if away:
                 raise DatabaseUnavailable(_WORDS) from error
             raise
         return rows
@@ -372,6 +373,13 @@ def is_unavailable(error: BaseException | None) -> bool:
             return True
         error = getattr(error, "orig", None) or error.__cause__
     return False
+
+
+def _is_away(error: BaseException, raw: Any) -> bool:
+    """Whether `error` came of a server that is away, or of `raw` being closed: asyncpg fails on that in many ways."""
+    if not isinstance(error, Exception):
+        return False
+    return is_unavailable(error) or (raw.is_closed() and not isinstance(error, Problem))
 
 
 def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
