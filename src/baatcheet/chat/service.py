@@ -8,6 +8,7 @@ connection is held while a provider answers.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -223,6 +224,7 @@ class ChatService:
         self.runs[run.feed.identity.id] = run
         self._metrics.turn_started()
         run.task = self._background(self._run(who, run, request, targets))
+        run.task.add_done_callback(partial(self._ended, run))
 
     # Generating --------------------------------------------------------------------------------------------
 
@@ -242,18 +244,25 @@ class ChatService:
             assert run.task is not None
             run.task.uncancel()
             status = run.stopped or "interrupted"
-        except Exception as error:  # noqa: BLE001 - whatever went wrong is told to the followers
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it was is told; a native library's panic is no Exception
             status, problem = "failed", _told(error, run)
         run.generating = False
-        try:
-            await self._conclude(who, run, request, status, problem)
-        except Exception as error:  # noqa: BLE001 - a defect of ours: the keeper finds the turn and ends it
-            log.error("turn.not_recorded", error=error, turn_id=str(run.feed.identity.id))
-            if run.feed.outcome is None:
-                fault = ServerFault("The turn could not be recorded.")
-                run.feed.end(Outcome("failed", error=error_of(fault)))
-            self.runs.pop(run.feed.identity.id, None)
-            self._metrics.turn_ended("failed")
+        await self._conclude(who, run, request, status, problem)
+
+    def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
+        """See that a turn whose task broke down runs no more, and that nobody follows it in vain."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("turn.not_recorded", error=error, turn_id=str(run.feed.identity.id))
+        if self.runs.pop(run.feed.identity.id, None) is None:
+            return
+        # The keeper will find the turn, and end it.
+        if run.feed.outcome is None:
+            fault = ServerFault("The turn could not be recorded.")
+            run.feed.end(Outcome("failed", error=error_of(fault)))
+        self._metrics.turn_ended("failed")
 
     async def _generate(self, run: Run, request: TurnRequest, targets: tuple[Target, ...] | None) -> None:
         """Stream the reply into the run's feed. What ends the reply is held back until it is committed."""
@@ -389,7 +398,7 @@ class ChatService:
         return task
 
 
-def _told(error: Exception, run: Run) -> Problem:
+def _told(error: BaseException, run: Run) -> Problem:
     """What the followers of a turn are told when its generation raised `error`."""
     match error:
         case ProviderError():
