@@ -1,0 +1,50 @@
+"""The hot path keeps users apart by itself: its SQL runs outside row-level security and is told the tenant."""
+
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from baatcheet.chat.store import Opening, TurnStore
+from baatcheet.context.window import StoredMessage
+from baatcheet.kit.ids import new_id
+from baatcheet.platform.database import Database, connect
+from tests.conftest import Caller
+
+
+@pytest_asyncio.fixture
+async def store(database: Database, services: Mapping[str, str]) -> AsyncIterator[TurnStore]:
+    opened = TurnStore(database, partial(connect, services["DATABASE_URL"]))
+    yield opened
+    await opened.close_lanes()
+
+
+def opening(user: UUID, **more: Any) -> Opening:
+    """A turn that another process is to run."""
+    return Opening(turn=new_id(), user=user, process=new_id(), reply=new_id(), most=50, budget=8000, **more)
+
+
+async def say(caller: Caller, message: str) -> dict[str, Any]:
+    answer = await caller.post("/api/v1/chat/completions", json={"message": message})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+@pytest.mark.parametrize("way", ["answer", "at"])
+async def test_a_turn_starts_at_no_message_of_another_user(
+    alice: Caller, bob: Caller, store: TurnStore, way: str
+) -> None:
+    hers, his = await say(alice, "between the two of us"), await say(bob, "hello")
+
+    async def outcome_at(message: str) -> str:
+        where: dict[str, Any] = {"answer": UUID(message)} if way == "answer" else {"at": message}
+        new = () if way == "answer" else (StoredMessage(new_id(), "user", "go on", 2, None),)
+        conversation = UUID(his["conversation_id"])
+        return (await store.open(opening(bob.user_id, conversation=conversation, messages=new, **where)))[0]
+
+    assert await outcome_at(hers["user_message_id"]) == "no-message"
+    assert await outcome_at(his["user_message_id"]) == "opened"
