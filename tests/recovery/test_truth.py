@@ -183,6 +183,37 @@ async def test_a_held_conversation_holds_up_only_its_own(
         assert (await waiting).status_code == 200
 
 
+async def test_the_end_of_a_reply_is_told_only_once_it_is_committed(
+    alice: Caller, database: Database, scripted_provider: ScriptedProvider
+) -> None:
+    conversation = (await alice.post(CHAT, json={"message": "hello"})).json()["conversation_id"]
+    words = f"hold the end {new_id()}"
+    messages = [{"role": "user", "content": slow(words, 1)}]
+    body = {"messages": messages, "conversation": conversation, "stream": True}
+    reasons: list[str | None] = []
+
+    async def read(response: httpx.Response) -> None:
+        async for line in response.aiter_lines():
+            if line.startswith("data: {"):
+                reasons.extend(choice["finish_reason"] for choice in json.loads(line[6:])["choices"])
+
+    async with asyncio.timeout(20), alice.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.status_code == 200, await response.aread()
+        reading = asyncio.create_task(read(response))
+        async with database.system(limit=15) as session:
+            await session.execute(
+                text("SELECT FROM conversations WHERE id = :id FOR UPDATE"), {"id": UUID(conversation)}
+            )
+            while not asked_with(scripted_provider, words).finished:
+                await asyncio.sleep(0.02)
+            # The provider is done: whatever is not held back comes within this second.
+            await asyncio.wait([reading], timeout=1)
+            assert reasons
+            assert set(reasons) == {None}
+        await reading
+    assert reasons[-1] == "stop"
+
+
 # Several processes ---------------------------------------------------------------------------------------
 
 
