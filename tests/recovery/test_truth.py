@@ -23,6 +23,7 @@ from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.auth.principal import Principal
 from baatcheet.auth.rate_limits import RateLimits
 from baatcheet.auth.service import Authenticator
+from baatcheet.chat import relay
 from baatcheet.chat import store as turn_store
 from baatcheet.chat.feed import TurnFeed
 from baatcheet.chat.keeper import Keeper, Rhythm
@@ -408,15 +409,25 @@ class Living:
 
 @asynccontextmanager
 async def living(
-    url: str, environment: Mapping[str, str], *, pool_size: int = 5, deadline: float = 3
+    url: str,
+    environment: Mapping[str, str],
+    *,
+    pool_size: int = 5,
+    deadline: float = 3,
+    rhythm: Rhythm = QUICK,
+    redis: bool = False,
 ) -> AsyncIterator[Living]:
     """The chat of an API process, with a shorter lease."""
     own = {**environment, "DATABASE_URL": url, "BAATCHEET_DB_CHECKOUT_TIMEOUT": str(deadline)}
-    del own["REDIS_URL"]
+    if redis:
+        own["BAATCHEET_CACHE_TIMEOUT"] = "2"  # a slow machine is not what is tested
+    else:
+        del own["REDIS_URL"]
     settings = load(own, dotenv=None)
     database = Database(settings.database, pool_size=pool_size, name=f"living {new_id().hex}")
     authenticator = Authenticator(database)
     cache, process = Cache(settings.cache), new_id()
+    await cache.start()
     async with client_session() as session:
         catalogue = build_catalogue(settings.providers, session)
         chat = build_chat(
@@ -429,7 +440,9 @@ async def living(
             process=process,
             metrics=Metrics(),
         )
-        keeper = Keeper(chat.store, process, kind="api", pool_size=pool_size, chat=chat.service, rhythm=QUICK)
+        keeper = Keeper(
+            chat.store, process, kind="api", pool_size=pool_size, chat=chat.service, rhythm=rhythm
+        )
         chat = replace(chat, keeper=keeper)
         await chat.start()
         try:
@@ -439,6 +452,7 @@ async def living(
             await chat.stop(0, lambda: 5.0)
             await catalogue.close()
             await authenticator.close(patience=1)
+            await cache.close()
             await database.close()
 
 
@@ -490,6 +504,45 @@ async def test_living_turns_survive_a_database_that_is_frozen_for_longer_than_th
             row = await one.chat.store.row(one.who.user_id, feed.identity.id)
             assert row is not None
             assert row.status == "completed"
+
+
+async def test_redis_alone_brings_a_turn_to_its_followers_and_tells_them_of_its_end(
+    own_database: str,
+    environment_of_server: Mapping[str, str],
+    scripted_provider: ScriptedProvider,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "READ_BLOCK", 5.0)  # a follower that is not told of the end is seen to wait
+    seldom = replace(QUICK, flush=3600)  # nothing becomes durable before the end
+    async with (
+        asyncio.timeout(40),
+        living(own_database, environment_of_server, rhythm=seldom, redis=True) as first,
+        living(own_database, environment_of_server, rhythm=seldom, redis=True) as second,
+    ):
+        words = f"by Redis alone {new_id()}"
+        feed = await first.start(slow(words, 1.5))
+        async with first.database.system(limit=30) as session:
+            await session.execute(
+                text("SELECT FROM conversations WHERE id = :id FOR UPDATE"),
+                {"id": feed.identity.conversation_id},
+            )
+            followed = await second.chat.service.find(second.who, feed.identity.id)
+            while not asked_with(scripted_provider, words).finished:
+                await asyncio.sleep(0.02)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    while len(followed.chunks) < 1 + 15:  # the role, then the words
+                        await followed.changed(0.05)
+            assert len(feed.chunks) == 1 + 15
+            assert [one.text for one in followed.chunks] == [one.text for one in feed.chunks]
+            assert followed.outcome is None
+        assert (await feed.ended()).status == "completed"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3):
+                await followed.ended()
+        assert followed.outcome is not None
+        assert followed.outcome.status == "completed"
+        assert [one.text for one in followed.chunks] == [one.text for one in feed.chunks]
 
 
 async def test_a_full_pool_does_not_cost_the_lease(
