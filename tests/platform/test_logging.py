@@ -10,7 +10,7 @@ import sys
 import threading
 import timeit
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baatcheet.kit.ids import new_id
 from baatcheet.platform.logging import (
     configure,
     get_logger,
@@ -28,6 +29,7 @@ from baatcheet.platform.logging import (
     request_id,
 )
 from baatcheet.platform.settings import TelemetrySettings, load
+from tests.conftest import Caller, RunningServer
 
 
 @contextlib.contextmanager
@@ -230,3 +232,18 @@ def test_a_call_that_is_off_costs_under_a_microsecond(out: io.StringIO) -> None:
     best = min(timeit.repeat(lambda: log.debug("off", a=1, b="two"), number=20_000, repeat=5)) / 20_000
     assert best < 1e-6
     assert out.getvalue() == ""
+
+
+async def test_a_server_blanks_the_secrets_of_its_settings(
+    server: RunningServer, environment_of_server: Mapping[str, str]
+) -> None:
+    secret = environment_of_server["OPENAI_API_KEY"]
+    assert redact(secret) == secret, "its shape alone gives it away, which is not what is tested here"
+    mark = new_id().hex
+    async with Caller(server.url) as nobody:
+        await nobody.get("/api/v1/me", headers={"x-request-id": f"{mark}.{secret}"})
+    async with asyncio.timeout(5):
+        while mark not in (written := server.log.read_text()):
+            await asyncio.sleep(0.05)
+    (line,) = [line for line in written.splitlines() if mark in line]
+    assert json.loads(line)["request_id"] == f"{mark}.[redacted]"
