@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from baatcheet.platform.settings import CustomProvider, ProviderSettings, SettingsError
 from baatcheet.providers.catalogue import Catalogue, UnknownModel, build_catalogue
-from baatcheet.providers.model import Target
+from baatcheet.providers.model import ProviderError, Target
 from tests.scripted_provider import ScriptedProvider, Step
 
 MakeCatalogue = Callable[..., Catalogue]
@@ -318,3 +318,29 @@ async def test_ollamas_address_is_read_as_ollama_reads_it(
     make: MakeCatalogue, given: str, address: str
 ) -> None:
     assert make(ollama_url=given).providers[0].profile.base_url == address
+
+
+async def read_all(target: Target) -> None:
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+    async with target.provider.stream(target.model, body) as blocks:
+        async for _ in blocks:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("hang", "told"),
+    [
+        ("headers", "sent no token within 0.4 s"),
+        ("first", "sent no token within 0.4 s"),
+        ("mid", "sent nothing for 0.3 s"),
+    ],
+)
+async def test_providers_are_given_the_time_that_the_settings_say(
+    make: MakeCatalogue, upstream: ScriptedProvider, hang: Any, told: str
+) -> None:
+    upstream.script(Step(hang=hang))
+    catalogue = make(custom=(lab(upstream, models=("scripted",)),), first_token_timeout=0.4, idle_timeout=0.3)
+    (target,) = await catalogue.resolve("lab/scripted")
+    async with asyncio.timeout(10):
+        with pytest.raises(ProviderError, match=told):
+            await read_all(target)
