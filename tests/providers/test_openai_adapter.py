@@ -384,6 +384,17 @@ async def test_silence_between_two_tokens_is_given_up(
     assert await upstream.requests[-1].left()
 
 
+async def test_a_patient_first_token_does_not_lengthen_the_silence_after_it(
+    make_provider: MakeProvider, upstream: ScriptedProvider
+) -> None:
+    provider = make_provider(limits=TimeLimits(connect=2, first_token=60, idle=0.3))
+    upstream.script(Step(hang="mid"), Step(reply="whole", hang="end"))
+    async with asyncio.timeout(5):
+        _, error = await collect_until_failure(provider)
+        assert "nothing for 0.3 s" in error.message
+        assert text_of(await collect(provider)) == "whole"
+
+
 async def test_a_reply_that_takes_longer_than_both_limits_but_keeps_coming_is_whole(
     make_provider: MakeProvider, upstream: ScriptedProvider
 ) -> None:

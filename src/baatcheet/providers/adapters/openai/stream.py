@@ -51,8 +51,18 @@ class Stream(AsyncIterator[list[Chunk]]):
         self._failure: ProviderError | None = None
         self._loop = asyncio.get_running_loop()
         self._read = 0  # bytes that were fetched so far
-        self._deadline = first_token_deadline
+        self._deadline = self._rings_at = first_token_deadline
         self._timer = self._loop.call_at(first_token_deadline, self._look)
+
+    def _expect_within(self, seconds: float) -> None:
+        self._deadline = self._loop.time() + seconds
+        if self._deadline < self._rings_at:  # after the first token and after the last, when they come early
+            self._timer.cancel()
+            self._ring_at(self._deadline)
+
+    def _ring_at(self, moment: float) -> None:
+        self._rings_at = moment
+        self._timer = self._loop.call_at(moment, self._look)
 
     def _look(self) -> None:
         now = self._loop.time()
@@ -60,7 +70,7 @@ class Stream(AsyncIterator[list[Chunk]]):
             # Something came that nobody has fetched yet: it is our consumer who is slow.
             self._deadline = max(self._deadline, now + self._idle_timeout)
         if now < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._look)
+            self._ring_at(self._deadline)
         else:
             self._content.set_exception(_SilenceError())
 
@@ -82,9 +92,7 @@ class Stream(AsyncIterator[list[Chunk]]):
             chunks = self._parse(block)
             if chunks:
                 if self._began:
-                    self._deadline = self._loop.time() + (
-                        self._framing if self._finished else self._idle_timeout
-                    )
+                    self._expect_within(self._framing if self._finished else self._idle_timeout)
                 return chunks
 
     def _parse(self, block: bytes) -> list[Chunk]:
