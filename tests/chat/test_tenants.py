@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from baatcheet.chat.store import Opening, TurnStore
+from baatcheet.chat.store import Closing, NewConversation, Opening, TurnStore
 from baatcheet.context.window import StoredMessage
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database, connect
@@ -48,3 +48,25 @@ async def test_a_turn_starts_at_no_message_of_another_user(
 
     assert await outcome_at(hers["user_message_id"]) == "no-message"
     assert await outcome_at(his["user_message_id"]) == "opened"
+
+
+async def test_a_turn_of_another_process_is_stopped_and_ended_by_nobody_else(
+    alice: Caller, bob: Caller, store: TurnStore
+) -> None:
+    turn = opening(alice.user_id, conversation=new_id(), new=NewConversation("A conversation"))
+    assert (await store.open(turn))[0] == "opened"
+    path = f"/api/v1/turns/{turn.turn}/cancel"
+    assert (await bob.post(path)).status_code == 404
+    assert not await store.close(Closing(turn.turn, bob.user_id, "completed"))
+    assert await store.flush([turn.turn], []) == {}, "it runs, and nobody has asked it to stop"
+    assert (await alice.post(path)).status_code == 202
+    assert await store.flush([turn.turn], []) == {turn.turn: "running"}
+
+
+async def test_the_history_of_another_user_is_empty(alice: Caller, bob: Caller, database: Database) -> None:
+    hers = await say(alice, "between the two of us")
+    where = (UUID(hers["conversation_id"]), UUID(hers["message_id"]))
+    async with database.hot() as connection:
+        for user, expected in ((bob.user_id, 0), (alice.user_id, 2)):
+            statement = "SELECT json_array_length(recent_messages($1, $2, $3, 50, 8000))"
+            assert await connection.fetchval(statement, user, *where) == expected

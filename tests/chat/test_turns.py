@@ -303,6 +303,25 @@ async def test_a_strangers_turn_is_not_there(alice: httpx.AsyncClient, bob: http
         assert answer.status_code == 404, route
 
 
+async def test_a_stranger_neither_follows_nor_stops_a_running_turn(
+    alice: httpx.AsyncClient, bob: httpx.AsyncClient
+) -> None:
+    path = f"/api/v1/turns/{(await started(alice, slow('private while it runs', chunks=200)))['turn_id']}"
+    for method, what in [("GET", ""), ("GET", "/events"), ("GET", "/context"), ("POST", "/cancel")]:
+        assert (await bob.request(method, path + what)).status_code == 404, what
+    assert (await alice.get(path)).json()["status"] == "running"
+    assert (await alice.post(f"{path}/cancel")).status_code == 202
+
+
+async def test_a_stranger_is_not_told_whose_words_a_message_holds(
+    alice: httpx.AsyncClient, bob: httpx.AsyncClient
+) -> None:
+    turn = await say(alice, "private")
+    answer = await bob.post("/api/v1/chat/edit", json={"message_id": turn["message_id"], "message": "no"})
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "message-not-found"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [
