@@ -211,6 +211,18 @@ def test_a_very_long_field_is_cut(out: io.StringIO) -> None:
     assert len(out.getvalue()) < 20_000
 
 
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_form_of_a_line_shows_a_secret(form: str) -> None:
+    register_secret("correct horse battery")
+    with logging_to_a_buffer(log_format=form) as out:
+        get_logger("x").error(
+            "a.leak", error=ValueError("correct horse battery"), key="correct horse battery"
+        )
+        logging.getLogger("library").warning("tried %s", "correct horse battery")
+    assert "correct horse battery" not in out.getvalue()
+    assert out.getvalue().count("[redacted]") >= 3
+
+
 def test_text_for_a_terminal_can_not_be_forged_by_what_it_shows() -> None:
     with logging_to_a_buffer(log_format="text") as out:
         get_logger("x").info("a.thing", path="/a\n12:00:00 info forged\x1b[2J", ms=1.23456)
