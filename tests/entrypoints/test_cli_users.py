@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from baatcheet.entrypoints.cli import app
 from baatcheet.kit.ids import parse_id
 from baatcheet.platform.database import connect
+from baatcheet.platform.migrate import MigrationError, upgrade
 from tests.conftest import Caller, RunningServer
 
 Run = Callable[..., Result]
@@ -82,6 +83,18 @@ def test_an_email_finds_its_user_and_the_first_administrator_is_found_without(ru
     said(run("user", "create", "Zoya", "--email", email, "--admin"))
     for owner in (["--user", email.lower()], []):
         assert said(run("token", "create", *owner)).startswith("bc_")
+
+
+@pytest.mark.parametrize("command", [["token", "list"], ["token", "create", "x"], ["user", "create", "x"]])
+def test_a_database_that_is_not_migrated_is_told_in_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, empty_database: str, command: list[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_database)
+    with pytest.raises(MigrationError, match="the database is empty. Run `baatcheet db upgrade`"):
+        raise run(*command).exception or AssertionError("it succeeded")
+    upgrade(empty_database, "0001")
+    with pytest.raises(MigrationError, match="the schema is at 0001, .* Run `baatcheet db upgrade`"):
+        raise run(*command).exception or AssertionError("it succeeded")
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,26 @@ def test_a_one_off_command_finds_the_running_database(serve: Any, tmp_path: Path
     assert "The schema is at" in done.stdout
 
 
+def test_users_and_tokens_can_be_made_before_the_first_start(tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [BAATCHEET, *arguments],
+            env={"BAATCHEET_DATA_DIR": str(tmp_path / "data"), "PATH": os.environ["PATH"]},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    nobody = run("token", "list")
+    assert nobody.returncode == 2
+    assert "baatcheet user create NAME --admin" in " ".join(nobody.stderr.replace("│", " ").split())
+    assert run("user", "create", "Zoya", "--admin").returncode == 0
+    assert run("token", "create", "laptop").stdout.startswith("bc_")
+    assert "laptop" in run("token", "list").stdout
+
+
 def test_a_killed_server_takes_all_with_it_and_starts_again_at_once(serve: Any) -> None:
     server = serve()
     url = server.url()

@@ -17,6 +17,7 @@ import typer
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from baatcheet.entrypoints.cli.connection import schema_problem, schema_revision
 from baatcheet.platform import logging
 from baatcheet.platform.cache import CACHE_ERRORS
 from baatcheet.platform.database import (
@@ -210,17 +211,12 @@ async def _database_inside(
 
 
 async def _schema(connection: Any) -> Finding:
-    needed = newest_revision()
-    try:
-        found = await connection.fetchval("SELECT version_num FROM alembic_version")
-    except asyncpg.UndefinedTableError:
-        found = None
-    if found == needed:
-        return Finding("schema", "OK", f"at {found}, the newest")
-    what = f"at {found}, and this version needs {needed}" if found else "the database is empty"
-    return Finding(
-        "schema", "FAIL", what, "Run `baatcheet db upgrade` (`baatcheet serve` does it by itself)."
-    )
+    revision = await schema_revision(connection)
+    if problem := schema_problem(revision):
+        remedy = "Run `baatcheet db upgrade` (`baatcheet serve` does it by itself)."
+        return Finding("schema", "FAIL", problem, remedy)
+    newest = revision == newest_revision()
+    return Finding("schema", "OK", f"at {revision}, {'the newest' if newest else 'of a newer version'}")
 
 
 async def _tenant_role(connection: Any) -> Finding:

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from baatcheet.auth.models import User
 from baatcheet.auth.principal import SCOPES, Principal
-from baatcheet.entrypoints.cli.connection import database_url
+from baatcheet.entrypoints.cli.connection import database_url, ensure_schema
 from baatcheet.kit.ids import parse_id
 from baatcheet.platform.database import Database
 from baatcheet.platform.settings import load
@@ -36,6 +36,7 @@ def with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
             await database.close()
 
     with database_url(settings) as url:
+        ensure_schema(settings, url)
         return asyncio.run(run(url))
 
 
@@ -61,8 +62,12 @@ async def find_user(database: Database, wanted: str | None) -> User:
     async with database.system() as session:
         user = (await session.scalars(query)).one_or_none()
     if user is None:
-        who = "active administrator" if wanted is None else f"user {wanted}"
-        raise typer.BadParameter(f"There is no {who}.")
+        raise typer.BadParameter(
+            f"There is no user {wanted}."
+            if wanted is not None
+            else "There is no active administrator yet. The first `baatcheet serve` makes one, or do it here: "
+            "baatcheet user create NAME --admin"
+        )
     return user
 
 
