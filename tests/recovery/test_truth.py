@@ -7,9 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
@@ -20,26 +18,10 @@ import pytest
 from sqlalchemy import text
 
 from baatcheet.auth.bootstrap import ensure_admin
-from baatcheet.auth.principal import Principal
-from baatcheet.auth.rate_limits import RateLimits
-from baatcheet.auth.service import Authenticator
-from baatcheet.chat import relay
-from baatcheet.chat import store as turn_store
-from baatcheet.chat.feed import TurnFeed
-from baatcheet.chat.keeper import Keeper, Rhythm
-from baatcheet.chat.run import TurnRequest
-from baatcheet.chat.store import NewConversation
-from baatcheet.entrypoints.streaming import Chat, build_chat
 from baatcheet.kit.ids import new_id
-from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
-from baatcheet.platform.http import client_session
-from baatcheet.platform.migrate import upgrade
-from baatcheet.platform.settings import Settings, load
-from baatcheet.platform.telemetry import Metrics
-from baatcheet.providers.catalogue import build_catalogue
+from baatcheet.platform.settings import Settings
 from tests.conftest import ADMIN_TOKEN, Caller
-from tests.recovery.test_database_away import OwnDatabase
 from tests.running import ApiProcess, Event, api_process, events, new_user
 from tests.scripted_provider import Recorded, ScriptedProvider, Step
 
@@ -93,6 +75,11 @@ async def begun(caller: Caller, message: str) -> str:
     async with caller.stream("POST", CHAT, json={"message": message, "stream": True}) as response:
         assert response.status_code == 200, await response.aread()
         return response.headers["x-baatcheet-turn"]
+
+
+def asked_with(provider: ScriptedProvider, words: str) -> Recorded:
+    (asked,) = [one for one in provider.chats if words in str(one.body["messages"][-1].get("content"))]
+    return asked
 
 
 # Odd replies ---------------------------------------------------------------------------------------------
@@ -379,236 +366,3 @@ async def test_an_opening_whose_answer_is_lost_is_one_turn_and_one_question(
         assert said.count(words) == 1
         assert len(said) == 4
         assert len([one for one in scripted_provider.chats if words in str(one.body)]) == 1
-
-
-# Who is alive --------------------------------------------------------------------------------------------
-
-QUICK = Rhythm(flush=0.3, beat=1.0, lease=4.0, reap=1.4)  # a third of what it is by default
-
-
-@dataclass(frozen=True)
-class Living:
-    """What runs turns in an API process, here in the process of the tests."""
-
-    chat: Chat
-    database: Database
-    who: Principal
-
-    async def start(self, message: str) -> TurnFeed:
-        request = TurnRequest([{"role": "user", "content": message}], opens=NewConversation("A conversation"))
-        return await self.chat.service.start(self.who, request)
-
-    async def backends(self) -> set[int]:
-        """The server processes behind the pool."""
-        async with self.database.hot() as connection:
-            same = "application_name = current_setting('application_name')"
-            return {
-                row[0] for row in await connection.fetch(f"SELECT pid FROM pg_stat_activity WHERE {same}")
-            }
-
-
-@asynccontextmanager
-async def living(
-    url: str,
-    environment: Mapping[str, str],
-    *,
-    pool_size: int = 5,
-    deadline: float = 3,
-    rhythm: Rhythm = QUICK,
-    redis: bool = False,
-) -> AsyncIterator[Living]:
-    """The chat of an API process, with a shorter lease."""
-    own = {**environment, "DATABASE_URL": url, "BAATCHEET_DB_CHECKOUT_TIMEOUT": str(deadline)}
-    if redis:
-        own["BAATCHEET_CACHE_TIMEOUT"] = "2"  # a slow machine is not what is tested
-    else:
-        del own["REDIS_URL"]
-    settings = load(own, dotenv=None)
-    database = Database(settings.database, pool_size=pool_size, name=f"living {new_id().hex}")
-    authenticator = Authenticator(database)
-    cache, process = Cache(settings.cache), new_id()
-    await cache.start()
-    async with client_session() as session:
-        catalogue = build_catalogue(settings.providers, session)
-        chat = build_chat(
-            settings,
-            db=database,
-            cache=cache,
-            catalogue=catalogue,
-            authenticator=authenticator,
-            limits=RateLimits(settings.auth, cache),
-            process=process,
-            metrics=Metrics(),
-        )
-        keeper = Keeper(
-            chat.store, process, kind="api", pool_size=pool_size, chat=chat.service, rhythm=rhythm
-        )
-        chat = replace(chat, keeper=keeper)
-        await chat.start()
-        try:
-            who = await authenticator.authenticate(f"Bearer {ADMIN_TOKEN}")
-            yield Living(chat, database, who)
-        finally:
-            await chat.stop(0, lambda: 5.0)
-            await catalogue.close()
-            await authenticator.close(patience=1)
-            await cache.close()
-            await database.close()
-
-
-def prepare(url: str, environment: Mapping[str, str]) -> None:
-    """Give the database at `url` its tables and its administrator."""
-    upgrade(url)
-    ensure_admin(url, load({**environment, "DATABASE_URL": url}, dotenv=None).auth)
-
-
-@pytest.fixture
-def own_database(empty_database: str, environment_of_server: Mapping[str, str]) -> str:
-    """A short lease is no measure for the processes of other tests."""
-    prepare(empty_database, environment_of_server)
-    return empty_database
-
-
-@pytest.fixture
-def freezable(
-    tmp_path_factory: pytest.TempPathFactory, environment_of_server: Mapping[str, str]
-) -> Iterator[OwnDatabase]:
-    database = OwnDatabase(tmp_path_factory.mktemp("pg"))
-    try:
-        prepare(database.url, environment_of_server)
-        yield database
-    finally:
-        database.stop()
-
-
-async def test_living_turns_survive_a_database_that_is_frozen_for_longer_than_the_lease(
-    freezable: OwnDatabase, environment_of_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(turn_store, "BEAT_TIMEOUT", QUICK.beat)  # as it is by default
-    async with (
-        asyncio.timeout(60),
-        living(freezable.url, environment_of_server, deadline=10) as first,
-        living(freezable.url, environment_of_server, deadline=10) as second,
-    ):
-        turns = [(one, await one.start(slow("freeze", 13))) for one in (first, second) * 2]
-        await asyncio.sleep(1.5)
-        late = await first.backends()
-        freezable.freeze()
-        await asyncio.sleep(QUICK.lease + 2)
-        # The network of one comes back before that of the other, whose leases look lapsed until then.
-        freezable.thaw(but=late)
-        await asyncio.sleep(1)
-        freezable.thaw()
-        for one, feed in turns:
-            assert (await feed.ended()).status == "completed"
-            row = await one.chat.store.row(one.who.user_id, feed.identity.id)
-            assert row is not None
-            assert row.status == "completed"
-
-
-async def test_redis_alone_brings_a_turn_to_its_followers_and_tells_them_of_its_end(
-    own_database: str,
-    environment_of_server: Mapping[str, str],
-    scripted_provider: ScriptedProvider,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(relay, "READ_BLOCK", 5.0)  # a follower that is not told of the end is seen to wait
-    seldom = replace(QUICK, flush=3600)  # nothing becomes durable before the end
-    async with (
-        asyncio.timeout(40),
-        living(own_database, environment_of_server, rhythm=seldom, redis=True) as first,
-        living(own_database, environment_of_server, rhythm=seldom, redis=True) as second,
-    ):
-        words = f"by Redis alone {new_id()}"
-        feed = await first.start(slow(words, 1.5))
-        async with first.database.system(limit=30) as session:
-            await session.execute(
-                text("SELECT FROM conversations WHERE id = :id FOR UPDATE"),
-                {"id": feed.identity.conversation_id},
-            )
-            followed = await second.chat.service.find(second.who, feed.identity.id)
-            while not asked_with(scripted_provider, words).finished:
-                await asyncio.sleep(0.02)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5):
-                    while len(followed.chunks) < 1 + 15:  # the role, then the words
-                        await followed.changed(0.05)
-            assert len(feed.chunks) == 1 + 15
-            assert [one.text for one in followed.chunks] == [one.text for one in feed.chunks]
-            assert followed.outcome is None
-        assert (await feed.ended()).status == "completed"
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(3):
-                await followed.ended()
-        assert followed.outcome is not None
-        assert followed.outcome.status == "completed"
-        assert [one.text for one in followed.chunks] == [one.text for one in feed.chunks]
-
-
-async def test_a_full_pool_does_not_cost_the_lease(
-    own_database: str, environment_of_server: Mapping[str, str]
-) -> None:
-    async with (
-        asyncio.timeout(60),
-        living(own_database, environment_of_server, pool_size=3) as busy,
-        living(own_database, environment_of_server) as other,
-    ):
-        feed = await busy.start(slow("busy pool", 11))
-
-        async def take_one() -> None:
-            async with busy.database.hot(limit=20) as connection:
-                await connection.fetch("SELECT pg_sleep($1)", QUICK.lease + 4)
-
-        taking = [asyncio.create_task(take_one()) for _ in range(2)]  # an opening has kept the third
-        await asyncio.sleep(QUICK.lease + 3)
-        assert busy.database.pool_use().in_use == 3
-        row = await other.chat.store.row(other.who.user_id, feed.identity.id)
-        assert row is not None
-        assert row.status == "running"
-        await asyncio.gather(*taking)
-        assert (await feed.ended()).status == "completed"
-
-
-async def test_a_paused_process_that_was_taken_for_dead_stops_generating_soon_after_it_comes_back(
-    own_database: str,
-    environment_of_server: Mapping[str, str],
-    scripted_provider: ScriptedProvider,
-    tmp_path: Path,
-) -> None:
-    environment = {**environment_of_server, "DATABASE_URL": own_database}
-    del environment["REDIS_URL"]
-    words = f"pause me {new_id()}"
-    with api_process(environment, tmp_path / "api.log") as api:
-        token = new_user(api.url, ADMIN_TOKEN)
-        async with (
-            asyncio.timeout(60),
-            Caller(api.url, token) as caller,
-            living(own_database, environment_of_server) as other,
-            caller.stream("POST", CHAT, json={"message": slow(words, 50), "stream": True}) as response,
-        ):
-            turn = UUID(response.headers["x-baatcheet-turn"])
-            reading = asyncio.create_task(rest(response))
-            user = (await caller.get("/api/v1/me")).json()["user"]["id"]
-            await asyncio.sleep(1.5)
-            api.signal(signal.SIGSTOP)
-            row = await other.chat.store.row(UUID(user), turn)
-            while row is not None and row.status == "running":
-                await asyncio.sleep(0.2)
-                row = await other.chat.store.row(UUID(user), turn)
-            assert row is not None
-            assert row.status == "interrupted"
-            api.signal(signal.SIGCONT)
-            async with asyncio.timeout(5):
-                seen = await reading
-            assert seen[-1].name == "turn.interrupted"
-            asked = asked_with(scripted_provider, words)
-            assert await asked.left(timeout=5)
-            assert asked.sent_chunks < 500
-            conversation = seen[0].data["conversation_id"]
-            again = await caller.post(CHAT, json={"message": "next", "conversation_id": conversation})
-            assert again.status_code == 200, again.text
-
-
-def asked_with(provider: ScriptedProvider, words: str) -> Recorded:
-    (asked,) = [one for one in provider.chats if words in str(one.body["messages"][-1].get("content"))]
-    return asked
