@@ -312,6 +312,98 @@ async def test_a_client_that_stops_sending_after_its_refusal_is_let_go(
         writer.close()
 
 
+UNFINISHED = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def sending(url: str, path: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client that has sent 3 bytes of 20."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(UNFINISHED % path.encode() + b'{"a')
+    await writer.drain()
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def ended(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, Any]]:
+    """The head and the JSON of an answer after which the connection is closed."""
+    head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head
+    return head, json.loads(body)
+
+
+def kind(told: dict[str, Any]) -> str:
+    return str(told["error"]["code"] if "error" in told else told["type"]).replace("_", "-")
+
+
+PATHS = ["/v1/echo", "/echo", "/api/v1/things"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_body_that_stops_coming_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, out: io.StringIO, path: str
+) -> None:
+    monkeypatch.setattr("baatcheet.platform.asgi.BODY_SECONDS", 0.3)
+    async with serving(framed(App())) as url, sending(url, path) as (reader, _):
+        head, told = await ended(reader)
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert kind(told) == "request-timeout"
+    assert ("error" in told) == (path == "/v1/echo")
+    (line,) = events(out)
+    assert (line["status"], line["level"]) == (408, "info")
+
+
+async def test_a_body_that_comes_slowly_but_comes_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baatcheet.platform.asgi.BODY_SECONDS", 0.3)
+    async with serving(framed(App())) as url, sending(url, "/echo") as (reader, writer):
+        for _ in range(17):
+            await asyncio.sleep(0.03)
+            writer.write(b"x")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_an_answer_may_take_longer_than_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baatcheet.platform.asgi.BODY_SECONDS", 0.1)
+    async with client_of() as client, client.stream("POST", "/endless", content=b"x") as answer:
+        began = time.monotonic()
+        async for _ in answer.aiter_raw():
+            if time.monotonic() - began > 0.5:
+                break
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_stop_waits_for_no_body(out: io.StringIO, path: str) -> None:
+    whole = framed(App())
+    async with serving(whole) as url, sending(url, path) as (reader, _):
+        async with httpx.AsyncClient(base_url=url) as client:  # the first request is being read by now
+            assert (await client.get("/page")).status_code == 200
+        whole.drain()
+        head, told = await ended(reader)
+        async with sending(url, path) as (late, _):
+            assert (await ended(late))[0].startswith(b"HTTP/1.1 503 ")
+        async with httpx.AsyncClient(base_url=url) as client:  # what has come whole is for the application
+            assert (await client.post("/echo", content=b"x" * 20)).json() == 20
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: " in head
+    assert kind(told) == "shutting-down"
+    assert "error" not in {line["level"] for line in events(out)}
+
+
+async def test_a_stop_waits_for_no_client_that_was_refused() -> None:
+    whole = framed(App())
+    async with serving(whole) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999\r\n\r\nabc")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        whole.drain()
+        await asyncio.wait_for(reader.read(), 2)
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 413 ")
+
+
 async def test_a_client_that_asks_first_is_refused_before_it_sends() -> None:
     async with serving(framed(App())) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))

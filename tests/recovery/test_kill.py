@@ -1,6 +1,7 @@
 """Kill anything: what was acknowledged is there, what was under way says so, and nothing hangs."""
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -182,6 +183,27 @@ def test_a_server_that_is_told_to_stop_lets_turns_end_and_marks_the_rest(
         assert turn["status"] == "interrupted"
         text = client.get(f"/api/v1/messages/{turn['reply_id']}").json()["content"]
         assert text == "".join(event.data["text"] for event in results["long"][1:-1])
+
+
+def test_a_server_that_is_told_to_stop_waits_for_no_body(environment: dict[str, str], tmp_path: Path) -> None:
+    log = tmp_path / "api.log"
+    with api_process(environment, log) as api:
+        token = new_user(api.url, ADMIN)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
+        head += "expect: 100-continue\r\ncontent-length: 20\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", api.port), timeout=20) as client:
+            client.sendall(head.encode())
+            assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(b"abc")
+            began = time.monotonic()
+            api.signal(signal.SIGTERM)
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert api.wait(20) == 0
+        assert time.monotonic() - began < 6
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"shutting_down"' in answer
+    assert "Traceback" not in log.read_text()
+    assert '"level":"error"' not in log.read_text()
 
 
 def test_two_hundred_streams_finish_on_a_pool_of_four(api: ApiProcess) -> None:

@@ -15,6 +15,7 @@ from baatcheet.platform.errors import (
     TooLarge,
     Unavailable,
 )
+from baatcheet.platform.errors import ShuttingDown as ShuttingDown  # noqa: PLC0414 - found here too
 from baatcheet.providers.model import AllProvidersFailed, ProviderError
 
 
@@ -58,13 +59,6 @@ class ReplyNotSaved(Unavailable):
 
     type = "reply-not-saved"
     openai_code = "reply_not_saved"
-
-
-class ShuttingDown(Unavailable):
-    """This server is shutting down."""
-
-    type = "shutting-down"
-    openai_code = "shutting_down"
 
 
 _REJECTED: dict[int | None, type[Problem]] = {

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
-from baatcheet.chat.errors import ShuttingDown
 from baatcheet.kit.ids import made_at
 from baatcheet.platform.errors import (
     BadGateway,
@@ -20,6 +19,7 @@ from baatcheet.platform.errors import (
     Problem,
     RateLimited,
     ServerFault,
+    ShuttingDown,
     TooLarge,
     Unavailable,
 )

@@ -31,7 +31,7 @@ from baatcheet.entrypoints import health as health_endpoints
 from baatcheet.entrypoints.streaming import StreamingRoutes, build_chat, describe
 from baatcheet.kit.ids import new_id
 from baatcheet.platform import failures, logging, openapi
-from baatcheet.platform.asgi import ASGIApp, Frame
+from baatcheet.platform.asgi import Frame
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database, DatabaseUnavailable
 from baatcheet.platform.health import Health
@@ -223,7 +223,7 @@ def _docs(app: FastAPI) -> Any:
     return show
 
 
-def frame(app: FastAPI, settings: Settings, telemetry: Telemetry) -> ASGIApp:
+def frame(app: FastAPI, settings: Settings, telemetry: Telemetry) -> Frame:
     """The whole application: the frame around the streaming endpoints and the REST application."""
     guarded = FailureGuard(StreamingRoutes(app, app.state), FailureLimit(app.state.cache))
     return Frame(guarded, settings.server, telemetry)
@@ -269,9 +269,10 @@ class Grace:
 class Server(uvicorn.Server):
     """Gives running turns the grace period when it is told to stop, and lets their followers see the end."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, grace: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, whole: Frame, grace: float) -> None:
         super().__init__(config)
         self._app = app
+        self._whole = whole
         self._grace = grace
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -291,6 +292,7 @@ class Server(uvicorn.Server):
             health.drain()
         chat = getattr(self._app.state, "streaming", None)
         if chat is not None:
+            self._loop.call_soon_threadsafe(self._whole.drain)
             self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(chat.service.drain(grace.left())))
 
 
@@ -298,9 +300,10 @@ def server(settings: Settings, app: FastAPI, telemetry: Telemetry) -> Server:
     """The server as we run it: no access log (ours has the request's id), and the grace period on SIGTERM."""
     grace = settings.server.grace_seconds
     app.state.telemetry = telemetry
+    whole = frame(app, settings, telemetry)
     return Server(
         uvicorn.Config(
-            frame(app, settings, telemetry),
+            whole,
             host=settings.server.host,
             port=settings.server.port,
             loop="uvloop",
@@ -314,6 +317,7 @@ def server(settings: Settings, app: FastAPI, telemetry: Telemetry) -> Server:
             timeout_graceful_shutdown=round(grace) + SETTLING,
         ),
         app,
+        whole,
         grace,
     )
 

@@ -1,8 +1,8 @@
 """The frame around every request, and the small tools of plain ASGI endpoints.
 
 `Frame` is the outermost ASGI application: it names the request, finds the real client behind trusted proxies,
-answers CORS preflights, holds bodies to their limit, adds security headers, turns what escapes into an answer
-in the surface's shape, counts, traces and logs.
+answers CORS preflights, holds bodies to their limit and their pace, adds security headers, turns what escapes
+into an answer in the surface's shape, counts, traces and logs.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import functools
 import ipaddress
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,7 +20,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from baatcheet.kit.ids import new_id
-from baatcheet.platform.errors import PROBLEM_JSON, BadRequest, Problem, ServerFault, TooLarge
+from baatcheet.platform.errors import (
+    PROBLEM_JSON,
+    BadRequest,
+    Problem,
+    RequestTimeout,
+    ServerFault,
+    ShuttingDown,
+    TooLarge,
+)
 from baatcheet.platform.logging import get_logger, request_id
 from baatcheet.platform.settings import ServerSettings, SettingsError
 from baatcheet.platform.telemetry import RequestSpan, Telemetry
@@ -44,9 +52,12 @@ log = get_logger(__name__)
 # An application that routes by itself says here which template it followed.
 ROUTE: Final = "baatcheet.route"
 
+BODY_SECONDS: Final = 30.0  # that a client may let pass between two parts of its body
+
 # How long and how much a client that was refused may go on sending: most hear nothing before they have sent
 # all, and a connection that is closed on them meanwhile takes the refusal with it.
 DRAIN_SECONDS: Final = 10.0
+STALLED_SECONDS: Final = 1.0  # of one that had stopped, or when we stop
 DRAIN_BYTES: Final = 64 * 1024 * 1024
 
 GONE: Final = 499  # status in logs and metrics of a request whose client left before the answer began
@@ -97,6 +108,29 @@ class Frame:
         self.origins = frozenset(origin.rstrip("/").encode() for origin in settings.cors_origins)
         self.any_origin = b"*" in self.origins
         self.proxies = Proxies(settings.trusted_proxies)
+        self.draining = False
+        self._waits: set[asyncio.Timeout] = set()  # for what clients send
+
+    def drain(self) -> None:
+        """Wait for no client that has more to send: this server stops."""
+        self.draining = True
+        now = asyncio.get_running_loop().time()
+        for wait in self._waits:
+            if not wait.expired():
+                wait.reschedule(now)
+
+    @contextlib.asynccontextmanager
+    async def waiting(self, seconds: float) -> AsyncIterator[None]:
+        """Wait that long at most, and not after `drain`: then only what is there already is taken.
+
+        Raises TimeoutError.
+        """
+        async with asyncio.timeout(0 if self.draining else seconds) as wait:
+            self._waits.add(wait)
+            try:
+                yield
+            finally:
+                self._waits.discard(wait)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -117,9 +151,10 @@ class _Exchange:
         "_frame",
         "_head",
         "_origin",
-        "_overflowed",
+        "_read",
         "_receive",
         "_received",
+        "_refusal",
         "_scope",
         "_secure",
         "_send",
@@ -137,8 +172,9 @@ class _Exchange:
         self._origin: bytes | None = None
         self._secure = False
         self._expects = False
-        self._received = 0  # bytes of a body that did not say its length
-        self._overflowed = False
+        self._received = 0  # bytes of the body
+        self._read = False  # whether these are all
+        self._refusal: Problem | None = None  # of the body: it takes the place of the application's answer
         self._started = False
         self._complete = False
         self.id = ""
@@ -223,33 +259,47 @@ class _Exchange:
                 raise BadRequest("Content-Length is not a number.")
             # The server below gives no more of a body than this.
             if int(length) > frame.limit:
-                raise self._too_large()
-        if self._head or b"transfer-encoding" in read:
-            await frame.app(self._scope, self._receive_within_limit, self._send_framed)
-            if self._overflowed and not self._started:
-                raise self._too_large()
-        else:
-            await frame.app(self._scope, self._receive, self._send_framed)
+                raise self._refused(self._too_large())
+        await frame.app(self._scope, self._receive_framed, self._send_framed)
+        if self._refusal is not None and not self._started:
+            raise self._refusal
 
-    def _too_large(self) -> TooLarge:
-        self._overflowed = True
+    def _refused(self, problem: Problem) -> Problem:
+        self._refusal = problem
+        return problem
+
+    def _too_large(self) -> Problem:
         return TooLarge(f"The body may have {self._frame.limit} bytes at most.")
 
-    async def _receive_within_limit(self) -> Message:
-        if self._overflowed:
-            raise self._too_large()
+    async def _receive_framed(self) -> Message:
+        if self._refusal is not None:
+            raise self._refusal
         if self._complete:
             return {"type": "http.disconnect"}
-        message = await self._receive()
+        message = await (self._receive() if self._read or self._started else self._receive_in_time())
         if message["type"] == "http.request":
+            self._read = not message.get("more_body", False)
             self._received += len(message.get("body", b""))
             if self._received > self._frame.limit:
-                raise self._too_large()
+                raise self._refused(self._too_large())
         return message
+
+    async def _receive_in_time(self) -> Message:
+        try:
+            async with self._frame.waiting(BODY_SECONDS):
+                return await self._receive()
+        except TimeoutError:
+            if self._started:  # nobody waits for the body any longer
+                return await self._receive()
+            if self._frame.draining:
+                problem: Problem = ShuttingDown("This server is shutting down; another will take over.")
+            else:
+                problem = RequestTimeout(f"Nothing more of the body has come for {BODY_SECONDS:g} s.")
+            raise self._refused(problem) from None
 
     async def _send_framed(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if self._overflowed:
+            if self._refusal is not None:
                 return  # what the application makes of a body that was cut off is not the answer
             await self._start(message)
             if self._head:
@@ -300,9 +350,9 @@ class _Exchange:
         if isinstance(error, Disconnected | ClientDisconnect):
             log.debug("http.client_left")
             return
-        if self._overflowed:
+        if self._refusal is not None:
             if not self._started:
-                await self._refuse_body()
+                await self._refuse_body(self._refusal)
             return
         if self._started:
             # An answer that is complete was the application's own, which has logged what it stands for. One
@@ -315,16 +365,18 @@ class _Exchange:
             error = ServerFault("The error has been logged.")
         await send_problem(self._scope, self._send_framed, error)
 
-    async def _refuse_body(self) -> None:
-        problem = self._too_large()
-        self._overflowed = False
+    async def _refuse_body(self, problem: Problem) -> None:
+        self._refusal = None
         headers, body = _rendered(self._scope, problem)
         headers.append((b"connection", b"close"))
         await self._send_framed({"type": "http.response.start", "status": problem.status, "headers": headers})
         await self._send_framed({"type": "http.response.body", "body": body, "more_body": True})
         if not self._expects:
+            sends_on = isinstance(problem, TooLarge)
+            patience = self._frame.waiting(DRAIN_SECONDS) if sends_on else asyncio.timeout(STALLED_SECONDS)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drain(), DRAIN_SECONDS)
+                async with patience:
+                    await self._drain()
         await self._send_framed({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _drain(self) -> None:

@@ -5,7 +5,7 @@ An error is a noun and its docstring is its title. The REST surface renders it a
 
     Problem
     ├── BadRequest 400 · Unauthenticated 401 · Forbidden 403 · NotFound 404 · MethodNotAllowed 405
-    ├── Conflict 409 · TooLarge 413 · UnsupportedMediaType 415 · Invalid 422 · RateLimited 429
+    ├── RequestTimeout 408 · Conflict 409 · TooLarge 413 · UnsupportedMediaType 415 · Invalid 422 · RateLimited 429
     └── ServerFault 500 · BadGateway 502 · Unavailable 503 · GatewayTimeout 504
 """
 
@@ -111,6 +111,14 @@ class MethodNotAllowed(Problem):
     openai_code = "method_not_allowed"
 
 
+class RequestTimeout(Problem):
+    """The request stopped coming."""
+
+    status = 408
+    type = "request-timeout"
+    openai_code = "request_timeout"
+
+
 class Conflict(Problem):
     """This clashes with what is there now."""
 
@@ -181,6 +189,13 @@ class Unavailable(Problem):
 
     def __init__(self, detail: str = "", *, retry_after: float = 5, **extras: Any) -> None:
         super().__init__(detail, headers={"retry-after": str(max(1, round(retry_after)))}, **extras)
+
+
+class ShuttingDown(Unavailable):
+    """This server is shutting down."""
+
+    type = "shutting-down"
+    openai_code = "shutting_down"
 
 
 class GatewayTimeout(Problem):

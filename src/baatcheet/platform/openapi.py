@@ -18,6 +18,7 @@ from baatcheet.platform.errors import (
     NotFound,
     Problem,
     RateLimited,
+    RequestTimeout,
     ServerFault,
     TooLarge,
     Unauthenticated,
@@ -30,12 +31,12 @@ Responses = dict[int | str, dict[str, Any]]
 _KINDS: dict[int, type[Problem]] = {
     kind.status: kind
     for kind in (
-        BadRequest, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, UnsupportedMediaType, Invalid,
-        RateLimited, ServerFault, BadGateway, Unavailable, GatewayTimeout,
+        BadRequest, Unauthenticated, Forbidden, NotFound, RequestTimeout, Conflict, TooLarge,
+        UnsupportedMediaType, Invalid, RateLimited, ServerFault, BadGateway, Unavailable, GatewayTimeout,
     )
 }  # fmt: skip
 _EVERYWHERE = (401, 403, 429, 500, 503)
-_WITH_BODY = (400, 413, 415, 422)
+_WITH_BODY = (400, 408, 413, 415, 422)
 
 PROBLEM_SCHEMA: dict[str, Any] = {
     "title": "Problem",
