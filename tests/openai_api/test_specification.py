@@ -207,6 +207,11 @@ async def test_an_error(alice: Caller, case: str) -> None:
     assert not faults(ERROR, answer.json()), answer.text
 
 
+async def test_an_unknown_conversation_is_named_as_this_surface_names_it(alice: Caller) -> None:
+    answer = await alice.post("/v1/chat/completions", json=asked("hello", conversation=str(uuid4())))
+    assert answer.json()["error"]["param"] == "conversation"
+
+
 async def test_an_error_at_any_other_address(alice: Caller, new_caller: NewCaller) -> None:
     reader = await new_caller("reader", scopes=["read"])
     answers = {

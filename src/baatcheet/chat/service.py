@@ -425,7 +425,7 @@ def _refusal(outcome: str, opened: Opened, request: TurnRequest) -> Problem:
             assert opened.turn is not None
             return TurnInProgress(opened.turn)
         case "no-conversation":
-            return ConversationNotFound(request.conversation_id, param="conversation")
+            return ConversationNotFound(request.conversation_id, param="conversation_id")
         case "no-project":
             assert request.opens is not None
             assert request.opens.project is not None

@@ -116,7 +116,10 @@ class OpenAiApi:
                 whole = await unless_gone(watch, self._chat.complete(who, request))
             await send_json(send, 200, whole.raw, answer_headers)
             return
-        feed = await self._chat.start(who, request)
+        try:
+            feed = await self._chat.start(who, request)
+        except ConversationNotFound:
+            raise ConversationNotFound(request.conversation_id, param="conversation") from None
         if not request.attached:
             answer_headers |= turn_headers(feed)
         if not wanted.stream:  # the turn goes on whether or not its client waits
