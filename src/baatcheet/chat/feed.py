@@ -10,19 +10,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from baatcheet.kit.ids import made_at
-from baatcheet.platform.errors import (
-    BadGateway,
-    BadRequest,
-    Conflict,
-    GatewayTimeout,
-    NotFound,
-    Problem,
-    RateLimited,
-    ServerFault,
-    ShuttingDown,
-    TooLarge,
-    Unavailable,
-)
+from baatcheet.platform.errors import KINDS, BadGateway, Problem, ShuttingDown
 from baatcheet.providers.model import Chunk, Usage
 
 Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
@@ -178,22 +166,6 @@ def _ring(waiter: asyncio.Future[Any]) -> None:
         waiter.set_result(None)
 
 
-_BY_STATUS: dict[int, type[Problem]] = {
-    kind.status: kind
-    for kind in (
-        BadRequest,
-        NotFound,
-        Conflict,
-        TooLarge,
-        RateLimited,
-        ServerFault,
-        BadGateway,
-        Unavailable,
-        GatewayTimeout,
-    )
-}
-
-
 def error_of(problem: Problem) -> dict[str, Any]:
     """A problem as a turn keeps it, for whoever asks for the turn later."""
     envelope = problem.envelope()["error"]
@@ -212,10 +184,15 @@ def error_of(problem: Problem) -> dict[str, Any]:
 
 def problem_of(error: dict[str, Any]) -> Problem:
     """The problem that `error_of` kept."""
-    kind = _BY_STATUS.get(int(error.get("status", 500)), BadGateway)
-    problem = kind(str(error.get("message", "")), param=error.get("param"))
-    if "retry_after" in error:
-        problem.headers["retry-after"] = str(error["retry_after"])
-    problem.type = str(error.get("type", kind.type))  # type: ignore[misc]
+    kind = KINDS.get(str(error.get("type")), _kind_by_status(int(error.get("status", 500))))
+    problem = Problem.__new__(kind)
+    headers = {"retry-after": str(error["retry_after"])} if "retry_after" in error else {}
+    # Its own constructor wants what it was about, which is in the message already.
+    Problem.__init__(problem, str(error.get("message", "")), param=error.get("param"), headers=headers)
     problem.openai_code = error.get("code") or kind.openai_code  # type: ignore[misc]
     return problem
+
+
+def _kind_by_status(status: int) -> type[Problem]:
+    """The general kind, for a type that another version of ours had."""
+    return next((kind for kind in Problem.__subclasses__() if kind.status == status), BadGateway)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from baatcheet.platform.logging import request_id
 
 PROBLEM_JSON = "application/problem+json"
+KINDS: dict[str, type["Problem"]] = {}  # every kind of problem, by its type
 
 
 class Problem(Exception):
@@ -24,6 +25,10 @@ class Problem(Exception):
     type: ClassVar[str] = "about:blank"
     openai_type: ClassVar[str] = "invalid_request_error"
     openai_code: ClassVar[str | None] = None
+
+    def __init_subclass__(cls) -> None:
+        if "type" in vars(cls):
+            KINDS[cls.type] = cls
 
     def __init__(
         self,
