@@ -114,12 +114,30 @@ async def test_a_creation_that_failed_leaves_its_key_free(alice: Caller) -> None
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 256, "two words", b"\xd8\xa8\xd8\xa7\xd8\xaa"])
-async def test_a_key_that_is_no_key_is_refused(alice: Caller, bad: str | bytes) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/projects", {"name": "x"}),
+        ("/api/v1/projects", {"name": 5}),
+        ("/api/v1/chat/completions", {"message": "x"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+    ],
+)
+async def test_a_key_that_is_no_key_is_refused_in_the_same_words_everywhere(
+    alice: Caller, bad: str | bytes, path: str, body: dict[str, Any]
+) -> None:
     value = bad if isinstance(bad, bytes) else bad.encode()
-    refused = await alice.post("/api/v1/projects", json={"name": "x"}, headers={b"idempotency-key": value})
-    assert refused.status_code == 422
-    assert refused.json()["param"].lower() == "idempotency-key"
-    assert await count(alice, "/api/v1/projects") == 0
+    refused = await alice.post(path, json=body, headers={b"idempotency-key": value})
+    assert refused.status_code == 400, refused.text
+    told = refused.json()
+    said = told.get("error", told)
+    assert said["param"] == "Idempotency-Key"
+    assert (said["message"] if "error" in told else said["detail"]) == (
+        "Idempotency-Key must be 1 to 255 visible ASCII characters."
+    )
+    assert told.get("type") in {"bad-request", None}
+    for made in ("/api/v1/projects", "/api/v1/turns"):
+        assert await count(alice, made) == 0
 
 
 async def test_a_key_is_free_again_after_a_day(alice: Caller, database: Database) -> None:

@@ -165,7 +165,7 @@ class ChatApi:
                 raise Invalid(f"message: {problem}.", param="message")
             if is_blank(message):
                 raise Invalid("message is empty.", param="message")
-            bounded(texts_of(message), self._server.max_message_bytes)
+            bounded(texts_of(message), self._server.max_message_bytes, param="message")
         if wanted.system_prompt is not None:
             refuse_unstorable(wanted.system_prompt, "system_prompt")
             if len(wanted.system_prompt.encode("utf-8", "replace")) > MAX_SYSTEM_PROMPT:

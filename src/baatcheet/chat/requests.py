@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from baatcheet.kit.text import unstorable
-from baatcheet.platform.errors import BadRequest, Invalid, Problem, TooLarge
+from baatcheet.platform.errors import BadRequest, Invalid, Problem, TooLarge, bad_header
 
 Parsed = TypeVar("Parsed")
 
@@ -63,13 +63,13 @@ def shaped(value: Mapping[str, Any], shape: type[Parsed], *, problem: type[Probl
         raise problem(f"{where or 'The body'}: {found['what']}.", param=where or None) from None
 
 
-def bounded(texts: Iterable[str], limit: int) -> None:
+def bounded(texts: Iterable[str], limit: int, *, param: str) -> None:
     """Raise TooLarge when the texts of one message are together larger than `limit` bytes."""
     size = 0
     for text in texts:
         size += len(text) if len(text) * 4 <= limit else len(text.encode("utf-8", "replace"))
     if size > limit:
-        raise TooLarge(f"The message has {size:,} bytes; at most {limit:,} are taken.", param="messages")
+        raise TooLarge(f"The message has {size:,} bytes; at most {limit:,} are taken.", param=param)
 
 
 def texts_of(content: Any) -> Iterable[str]:
@@ -106,9 +106,7 @@ def idempotency_key(headers: Mapping[str, str]) -> str | None:
     """The request's Idempotency-Key. Raises BadRequest when it is not 1 to 255 visible ASCII characters."""
     key = headers.get("idempotency-key")
     if key is not None and not _KEY.match(key):
-        raise BadRequest(
-            "Idempotency-Key must be 1 to 255 visible ASCII characters.", param="Idempotency-Key"
-        )
+        raise bad_header("Idempotency-Key")
     return key
 
 
@@ -127,5 +125,5 @@ def last_event_id(headers: Mapping[str, str]) -> int:
     if not text:
         return 0
     if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise BadRequest("Last-Event-ID must be the number of an event.", param="Last-Event-ID")
+        raise bad_header("Last-Event-ID")
     return int(text)

@@ -166,9 +166,9 @@ class OpenAiApi:
             where = f"messages[{index}].content"
             if problem := part_problem(message.content):
                 raise BadRequest(f"{where}: {problem}.", param=where)
-            bounded(texts_of(message.content), self._server.max_message_bytes)
+            bounded(texts_of(message.content), self._server.max_message_bytes, param=where)
             if message.role == "user" and is_blank(message.content):
-                raise BadRequest(f"messages[{index}].content is empty.", param=f"messages[{index}].content")
+                raise BadRequest(f"{where} is empty.", param=where)
         key = idempotency_key(headers)
         reference = headers.get(CONVERSATION_HEADER) if wanted.conversation is None else wanted.conversation
         name = reference.id if isinstance(reference, ConversationRef) else reference

@@ -79,6 +79,17 @@ class BadRequest(Problem):
     openai_code = "bad_request"
 
 
+_HEADERS = {
+    "Idempotency-Key": "must be 1 to 255 visible ASCII characters",
+    "Last-Event-ID": "must be the number of an event",
+}
+
+
+def bad_header(name: str) -> BadRequest:
+    """What a client is told of a header that is not what it must be, on every surface."""
+    return BadRequest(f"{name} {_HEADERS.get(name, 'can not be read')}.", param=name)
+
+
 class Unauthenticated(Problem):
     """A valid token is needed."""
 

@@ -22,6 +22,7 @@ from baatcheet.platform.errors import (
     ServerFault,
     TooLarge,
     UnsupportedMediaType,
+    bad_header,
 )
 from baatcheet.platform.logging import get_logger
 
@@ -64,6 +65,9 @@ async def _unreadable(request: Request, error: Exception) -> Response:
 def _refusal(request: Request, errors: Sequence[dict[str, Any]]) -> Problem:
     if any(error["loc"][0] == "path" for error in errors):
         return NotFound("There is nothing with that id.")
+    for error in errors:
+        if error["loc"][0] == "header":
+            return bad_header(str(error["loc"][-1]))
     if any(error["type"] == "json_invalid" for error in errors):
         cause = errors[0].get("ctx", {}).get("error", "can't be read")
         return BadRequest(f"The body is not JSON: {cause} at character {errors[0]['loc'][-1]}.")
