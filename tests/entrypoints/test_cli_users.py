@@ -90,10 +90,10 @@ def test_a_database_that_is_not_migrated_is_told_in_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, empty_database: str, command: list[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database)
-    with pytest.raises(MigrationError, match="the database is empty. Run `baatcheet db upgrade`"):
+    with pytest.raises(MigrationError, match=r"the database is empty\. Run `baatcheet db upgrade`"):
         raise run(*command).exception or AssertionError("it succeeded")
     upgrade(empty_database, "0001")
-    with pytest.raises(MigrationError, match="the schema is at 0001, .* Run `baatcheet db upgrade`"):
+    with pytest.raises(MigrationError, match=r"the schema is at 0001, .* Run `baatcheet db upgrade`"):
         raise run(*command).exception or AssertionError("it succeeded")
 
 

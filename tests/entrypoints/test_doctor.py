@@ -131,6 +131,31 @@ def test_a_provider_that_can_not_be_reached_is_warned_of(configured: pytest.Monk
     assert findings["providers"].level == "FAIL"
 
 
+def test_a_default_model_that_nobody_has_fails_once_everybody_was_asked(
+    configured: pytest.MonkeyPatch,
+) -> None:
+    configured.setenv("BAATCHEET_DEFAULT_MODEL", "nope")
+    unknown = found()["default model"]
+    assert unknown.level == "FAIL"
+    assert "'nope'" in unknown.what
+    configured.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert found()["default model"].level == "WARN"
+    configured.setenv("BAATCHEET_DEFAULT_MODEL", "auto")
+    assert "default model" not in found()
+
+
+def test_a_default_model_that_is_served_is_said_to_be(configured: pytest.MonkeyPatch) -> None:
+    configured.setenv("BAATCHEET_DEFAULT_MODEL", "scripted")
+    assert found()["default model"].level == "OK"
+
+
+def test_a_settings_file_that_is_a_folder_fails(configured: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    (failure,) = examine()
+    assert (failure.part, failure.level) == ("settings", "FAIL")
+    assert ".env: is a folder" in failure.what
+
+
 def test_a_key_that_the_provider_refuses_fails_and_is_not_repeated(configured: pytest.MonkeyPatch) -> None:
     with ScriptedProvider(api_key="sk-the-right-one") as strict:
         configured.setenv("OPENAI_BASE_URL", strict.base_url)

@@ -249,6 +249,26 @@ def test_a_misspelt_setting_stops_the_start_without_a_traceback(serve: Any) -> N
     assert "Traceback" not in server.said()
 
 
+def test_a_setting_that_only_the_database_can_refuse_stops_the_start_at_once(serve: Any) -> None:
+    server = serve("--processes", "2", BAATCHEET_POOL_MAX="5000")
+    assert server.ends(60) == 2
+    assert "BAATCHEET_POOL_MAX: 5000 connections are more than the server allows" in server.said()
+    assert "Traceback" not in server.said()
+    assert "api.died" not in server.said()
+
+
+def test_a_host_that_is_no_name_is_told_without_a_traceback(serve: Any) -> None:
+    server = serve("--host", "a..b")
+    assert server.ends(30) == 1
+    assert server.said().startswith("baatcheet: can't listen on 'a..b'")
+
+
+def test_a_default_model_that_nobody_has_is_warned_of(serve: Any) -> None:
+    server = serve(BAATCHEET_DEFAULT_MODEL="nope")
+    server.url()
+    within(20, lambda: "models.default_unknown" in server.said())
+
+
 def test_an_api_that_can_not_start_ends_the_server_with_the_reason(serve: Any) -> None:
     server = serve(command=[sys.executable, "-c", WITH_API, "/bin/false"], BAATCHEET_PORT="0")
     assert server.ends(60) == 1

@@ -87,7 +87,7 @@ async def test_without_a_url_everything_is_a_miss() -> None:
 
 def test_a_url_that_can_not_be_read_names_the_setting() -> None:
     with pytest.raises(SettingsError, match="REDIS_URL"):
-        Cache(CacheSettings(url=SecretStr("http://cache"), timeout=0.05))
+        Cache(CacheSettings(url=SecretStr("redis://cache?socket_timeout=soon"), timeout=0.05))
 
 
 async def test_a_server_that_is_not_there_is_a_quick_miss_and_used_once_it_is(server: ValkeyServer) -> None:

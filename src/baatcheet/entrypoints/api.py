@@ -3,14 +3,16 @@
 import argparse
 import asyncio
 import gc
+import os
 import socket
+import sys
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,16 +35,16 @@ from baatcheet.kit.ids import new_id
 from baatcheet.platform import failures, logging, openapi
 from baatcheet.platform.asgi import Frame
 from baatcheet.platform.cache import Cache
-from baatcheet.platform.database import Database, DatabaseUnavailable
+from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl
 from baatcheet.platform.health import Health
 from baatcheet.platform.http import client_session
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.pool import pool_share, server_limits
-from baatcheet.platform.settings import DatabaseSettings, Settings, load
+from baatcheet.platform.settings import DatabaseSettings, Settings, SettingsError, load
 from baatcheet.platform.telemetry import Metrics, Sampler, Telemetry, connect_tracer
 from baatcheet.projects import endpoints as project_endpoints
 from baatcheet.projects.service import Projects
-from baatcheet.providers.catalogue import build_catalogue
+from baatcheet.providers.catalogue import AUTO, Catalogue, UnknownModel, build_catalogue
 from baatcheet.providers.observed import Observed
 
 log = get_logger(__name__)
@@ -97,9 +99,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            await _open(app, settings, stack)
-            yield
+        try:
+            async with AsyncExitStack() as stack:
+                await _open(app, settings, stack)
+                yield
+        except (SettingsError, UnusableDatabaseUrl) as error:
+            refuse(error)
 
     app = Api(
         title="BaatCheet",
@@ -181,6 +186,17 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     stack.push_async_callback(lambda: chat.stop(state.grace.left(), settling))
     _in_background(stack, authenticator.run(), "token_uses")
     _in_background(stack, idempotency.keep_tidy(db), "idempotency_keys")
+    default = settings.providers.default_model
+    if default not in {None, AUTO}:
+        _in_background(stack, _look_for_default(catalogue, default), "default_model")
+
+
+async def _look_for_default(catalogue: Catalogue, default: str | None) -> None:
+    """A provider may list it yet, so it is no reason not to start; until then, a chat that names no model fails."""
+    try:
+        await catalogue.resolve(default)
+    except UnknownModel as error:
+        log.warning("models.default_unknown", setting="BAATCHEET_DEFAULT_MODEL", reason=str(error))
 
 
 async def _pool_size(settings: DatabaseSettings, processes: int) -> int:
@@ -327,13 +343,30 @@ def main() -> None:
     parser.add_argument("--fd", type=int, help="a listening socket that was inherited")
     parser.add_argument("--port", type=int, help="a port to listen on instead (BAATCHEET_PORT)")
     arguments = parser.parse_args()
+    try:
+        _run(arguments.fd, arguments.port)
+    except (SettingsError, UnusableDatabaseUrl) as error:
+        refuse(error)
+
+
+def refuse(error: SettingsError | UnusableDatabaseUrl) -> NoReturn:
+    """End the process because of its settings, with the status by which `baatcheet serve` knows not to try again.
+
+    At once: what is left of a start that failed would be told with a traceback, and this is a person's to mend.
+    """
+    named = f"DATABASE_URL: {error}" if isinstance(error, UnusableDatabaseUrl) else str(error)
+    print(f"The settings can't be used:\n{named}", file=sys.stderr, flush=True)  # noqa: T201 - for a person
+    os._exit(os.EX_CONFIG)
+
+
+def _run(fd: int | None, port: int | None) -> None:
     settings = load()
-    if arguments.port is not None:
-        listening = settings.server.model_copy(update={"port": arguments.port})
+    if port is not None:
+        listening = settings.server.model_copy(update={"port": port})
         settings = settings.model_copy(update={"server": listening})
     logging.configure(settings.telemetry)
     logging.register_secrets(settings)
-    inherited = [socket.socket(fileno=arguments.fd)] if arguments.fd is not None else None
+    inherited = [socket.socket(fileno=fd)] if fd is not None else None
     telemetry = Telemetry(Metrics(), connect_tracer(settings.telemetry.otlp_endpoint))
     server(settings, create_app(settings), telemetry).run(sockets=inherited)
 

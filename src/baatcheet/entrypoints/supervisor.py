@@ -25,7 +25,7 @@ from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.platform.embedded import Addresses, EmbeddedServices, spawn
 from baatcheet.platform.logging import get_logger, register_secret
 from baatcheet.platform.migrate import upgrade
-from baatcheet.platform.settings import Settings
+from baatcheet.platform.settings import Settings, SettingsError
 from baatcheet.platform.telemetry import forget_process, sharing_environment
 
 API_COMMAND = (sys.executable, "-m", "baatcheet.entrypoints.api")
@@ -78,7 +78,7 @@ class Supervisor:
         """Serve until SIGTERM, SIGINT or SIGHUP.
 
         Running turns then have the grace period; a second signal ends all at once. Raises ServeError,
-        EmbeddedError, MigrationError, DatabaseUnavailable.
+        SettingsError, EmbeddedError, MigrationError, DatabaseUnavailable.
         """
         signal.set_wakeup_fd(self._wake_writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -174,6 +174,8 @@ class Supervisor:
         if child.process is not None:
             if (status := child.process.poll()) is None:
                 return
+            if status == os.EX_CONFIG:
+                raise SettingsError("what the API process said of them is above.")
             quick = now - child.started_at < _QUICK_DEATH_SECONDS
             child.quick_deaths = child.quick_deaths + 1 if quick else 0
             pause = min(0.1 * 2**child.quick_deaths, _LONGEST_PAUSE) if quick else 0.0
@@ -263,8 +265,9 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise ServeError(f"can't listen on {host!r}: {error.strerror}. Choose with --host.") from None
+    except (socket.gaierror, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "that is no host's name"
+        raise ServeError(f"can't listen on {host!r}: {why}. Choose with --host (BAATCHEET_HOST).") from None
     family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
     deadline = time.monotonic() + _PORT_SECONDS
     while True:

@@ -6,15 +6,20 @@ else is given its own group.
 """
 
 import difflib
+import io
+import ipaddress
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,6 +30,8 @@ from pydantic import (
     create_model,
 )
 from pydantic.fields import FieldInfo
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 PREFIX = "BAATCHEET_"
 
@@ -56,8 +63,94 @@ def _from_json(value: object) -> object:
         raise ValueError(f"is not JSON: {error}") from None
 
 
+def _each(refuse: Callable[[str], None]) -> AfterValidator:
+    """Holds every entry of a list to `refuse`; its place is told, since its text may not be repeated."""
+
+    def check(entries: tuple[str, ...]) -> tuple[str, ...]:
+        for number, entry in enumerate(entries, 1):
+            try:
+                refuse(entry)
+            except ValueError as error:
+                raise ValueError(f"entry {number} {error}") from None
+        return entries
+
+    return AfterValidator(check)
+
+
+def _origin(value: str) -> None:
+    # As browsers write it: in lower case, and with nothing after the port.
+    if value != "*" and not re.fullmatch(
+        r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?/?", value
+    ):
+        raise ValueError("is neither an origin (scheme://host or scheme://host:port, in lower case) nor *")
+
+
+def _network(value: str) -> None:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("is neither an IP address nor a network") from None
+
+
+def _address(value: str, schemes: tuple[str, ...] = ("http", "https")) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f\x7f]", value):
+        raise ValueError(
+            f"is not an address that begins with {' or '.join(f'{one}://host' for one in schemes)}"
+        )
+    return value
+
+
+def _ollama_address(value: str) -> str:
+    if value:
+        _address(value if "://" in value else f"http://{value}")
+    return value
+
+
+def _cache_address(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not re.match("unix://.", url):
+        _address(url, ("redis", "rediss"))
+    return value
+
+
+def _database_address(value: SecretStr) -> SecretStr:
+    try:
+        backend = make_url(value.get_secret_value()).get_backend_name()
+    except (ArgumentError, ValueError):
+        raise ValueError("is not a database's address") from None
+    if backend not in {"postgres", "postgresql"}:
+        raise ValueError("is the address of another database than PostgreSQL")
+    return value
+
+
+def _key(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip()
+    if not re.fullmatch("[!-~]*", text):
+        raise ValueError(
+            "holds something that a key can't: only visible ASCII characters, without blanks, are sent"
+        )
+    return SecretStr(text)
+
+
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"[\t -~]*", text):
+            raise ValueError(
+                "holds one that HTTP can't carry: a name of letters and -, a text of visible ASCII"
+            )
+    return value
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Address = Annotated[str, AfterValidator(_address)]
+Key = Annotated[SecretStr, AfterValidator(_key)]
+DatabaseAddress = Annotated[SecretStr, AfterValidator(_database_address)]
 
 
 class Group(BaseModel):
@@ -70,8 +163,8 @@ class CustomProvider(Group):
     """One OpenAI-compatible server, as written in BAATCHEET_PROVIDERS."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
-    base_url: str = Field(pattern=r"^https?://")
-    api_key: SecretStr | None = None
+    base_url: Address
+    api_key: Key | None = None
     api_key_env: str | None = Field(None, description="The variable that holds the key.")
     models: tuple[str, ...] = Field((), description="What it serves; empty: asked from its /models.")
     embedding_models: tuple[str, ...] = ()
@@ -79,7 +172,7 @@ class CustomProvider(Group):
     context_window: int = Field(32_768, gt=0, description="Tokens, for models that say nothing of theirs.")
     encoding: Literal["o200k_base", "cl100k_base"] = "o200k_base"
     allow_insecure: bool = Field(False, description="Allow http:// to an address that is not loopback.")
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict)
 
 
 class ServerSettings(Group):
@@ -108,10 +201,14 @@ class ServerSettings(Group):
         ge=1024,
         description="Largest text of one message, in UTF-8 bytes; a larger one is answered 413.",
     )
-    cors_origins: Annotated[Names, Env("BAATCHEET_CORS_ORIGINS", "https://app.example.com")] = Field(
+    cors_origins: Annotated[
+        Names, _each(_origin), Env("BAATCHEET_CORS_ORIGINS", "https://app.example.com")
+    ] = Field(
         (), description="Origins whose pages may call the API from a browser, comma-separated; `*` for any."
     )
-    trusted_proxies: Annotated[Names, Env("BAATCHEET_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")] = Field(
+    trusted_proxies: Annotated[
+        Names, _each(_network), Env("BAATCHEET_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")
+    ] = Field(
         (), description="Proxies whose X-Forwarded-For is believed: addresses or networks, comma-separated."
     )
     keep_alive_seconds: Annotated[Seconds, Env("BAATCHEET_STREAM_KEEP_ALIVE_SECONDS", "15")] = Field(
@@ -138,10 +235,10 @@ class DatabaseSettings(Group):
     """PostgreSQL: where it is and how much of it one process takes."""
 
     url: Annotated[
-        SecretStr | None, Env("DATABASE_URL", "postgresql://baatcheet:secret@db:5432/baatcheet")
+        DatabaseAddress | None, Env("DATABASE_URL", "postgresql://baatcheet:secret@db:5432/baatcheet")
     ] = Field(None, description="PostgreSQL 15 or newer; unset: the embedded one.")
     direct_url: Annotated[
-        SecretStr | None, Env("DATABASE_DIRECT_URL", "postgresql://baatcheet:secret@db:5432/baatcheet")
+        DatabaseAddress | None, Env("DATABASE_DIRECT_URL", "postgresql://baatcheet:secret@db:5432/baatcheet")
     ] = Field(None, description="The same database past PgBouncer, for migrations; unset: DATABASE_URL.")
     pool_max: Annotated[int | None, Env("BAATCHEET_POOL_MAX", "100")] = Field(
         None,
@@ -164,9 +261,9 @@ class DatabaseSettings(Group):
 class CacheSettings(Group):
     """Redis or Valkey: may vanish at any time."""
 
-    url: Annotated[SecretStr | None, Env("REDIS_URL", "redis://cache:6379/0")] = Field(
-        None, description="Redis or Valkey; unset: the embedded one."
-    )
+    url: Annotated[
+        Annotated[SecretStr, AfterValidator(_cache_address)] | None, Env("REDIS_URL", "redis://cache:6379/0")
+    ] = Field(None, description="Redis or Valkey; unset: the embedded one.")
     timeout: Annotated[Seconds, Env("BAATCHEET_CACHE_TIMEOUT", "0.05")] = Field(
         0.05, description="Seconds that a request waits for the cache at most."
     )
@@ -176,9 +273,12 @@ class AuthSettings(Group):
     """Who may come in."""
 
     admin_token: Annotated[
-        SecretStr | None, Env("BAATCHEET_ADMIN_TOKEN", "bc_0123456789abcdef0123456789abcdef")
+        Key | None, Env("BAATCHEET_ADMIN_TOKEN", "bc_0123456789abcdef0123456789abcdef")
     ] = Field(
-        None, min_length=16, description="The administrator's token; unset: one is made and shown once."
+        None,
+        min_length=16,
+        max_length=512,
+        description="The administrator's token; unset: one is made and shown once.",
     )
     requests_per_minute: Annotated[int, Env("BAATCHEET_REQUESTS_PER_MINUTE", "600")] = Field(
         60_000, ge=0, description="Requests that one token may make in a minute; 0: no limit."
@@ -200,30 +300,29 @@ class ProviderSettings(Group):
             description="Model of a chat that names none, or `auto`; unset: the first provider's default.",
         )
     )
-    groq_key: Annotated[SecretStr | None, Env("GROQ_API_KEY", "gsk_…")] = Field(
-        None, description="Key for Groq."
-    )
-    openrouter_key: Annotated[SecretStr | None, Env("OPENROUTER_API_KEY", "sk-or-…")] = Field(
+    groq_key: Annotated[Key | None, Env("GROQ_API_KEY", "gsk_...")] = Field(None, description="Key for Groq.")
+    openrouter_key: Annotated[Key | None, Env("OPENROUTER_API_KEY", "sk-or-...")] = Field(
         None, description="Key for OpenRouter."
     )
-    deepseek_key: Annotated[SecretStr | None, Env("DEEPSEEK_API_KEY", "sk-…")] = Field(
+    deepseek_key: Annotated[Key | None, Env("DEEPSEEK_API_KEY", "sk-...")] = Field(
         None, description="Key for DeepSeek."
     )
-    gemini_key: Annotated[SecretStr | None, Env("GEMINI_API_KEY", "AIza…")] = Field(
+    gemini_key: Annotated[Key | None, Env("GEMINI_API_KEY", "AIza...")] = Field(
         None, description="Key for Google Gemini."
     )
-    huggingface_key: Annotated[SecretStr | None, Env("HF_TOKEN", "hf_…")] = Field(
+    huggingface_key: Annotated[Key | None, Env("HF_TOKEN", "hf_...")] = Field(
         None, description="Token for Hugging Face's router."
     )
-    openai_key: Annotated[SecretStr | None, Env("OPENAI_API_KEY", "sk-…")] = Field(
+    openai_key: Annotated[Key | None, Env("OPENAI_API_KEY", "sk-...")] = Field(
         None, description="Key for OpenAI."
     )
-    openai_base_url: Annotated[str | None, Env("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")] = Field(
+    openai_base_url: Annotated[Address | None, Env("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")] = Field(
         None,
-        pattern=r"^https?://",
         description="Another OpenAI-compatible server in OpenAI's place (vLLM, llama.cpp, LM Studio …).",
     )
-    ollama_url: Annotated[str, Env("OLLAMA_HOST", "http://127.0.0.1:11434")] = Field(
+    ollama_url: Annotated[
+        str, AfterValidator(_ollama_address), Env("OLLAMA_HOST", "http://127.0.0.1:11434")
+    ] = Field(
         "http://127.0.0.1:11434", description="A local Ollama, used when it answers; empty: never look."
     )
     custom: Annotated[
@@ -270,12 +369,11 @@ class TelemetrySettings(Group):
     log_format: Annotated[Literal["auto", "json", "text"], Env("BAATCHEET_LOG_FORMAT", "json")] = Field(
         "auto", description="`auto` is text on a terminal and JSON elsewhere."
     )
-    otlp_endpoint: Annotated[str | None, Env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector:4318")] = (
-        Field(
-            None,
-            pattern=r"^https?://",
-            description="OpenTelemetry collector (OTLP over HTTP); unset: no traces.",
-        )
+    otlp_endpoint: Annotated[
+        Address | None, Env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector:4318")
+    ] = Field(
+        None,
+        description="OpenTelemetry collector (OTLP over HTTP); unset: no traces.",
     )
     metrics_public: Annotated[bool, Env("BAATCHEET_METRICS_PUBLIC", "true")] = Field(
         True, description="Serve /metrics without a token; false: an admin's token is asked for."
@@ -334,12 +432,10 @@ def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".
     An empty value counts as unset. Raises SettingsError with every problem at once: the variable's name, what
     is wrong with its value, and an example. Values are never repeated in it: they may be secret.
     """
-    in_file = (
-        {k: v for k, v in dotenv_values(dotenv, interpolate=False).items() if v is not None} if dotenv else {}
-    )
-    values = in_file | dict(os.environ if environ is None else environ)
     declared = all_settings()
-    problems = [_unknown(name, declared) for name in sorted(values) if _is_unknown(name, declared)]
+    in_file, problems = _read_file(dotenv, declared) if dotenv else ({}, [])
+    values = in_file | dict(os.environ if environ is None else environ)
+    problems += [_unknown(name, declared) for name in sorted(values) if _is_unknown(name, declared)]
     groups: dict[str, dict[str, Any]] = {}
     for setting in declared:
         raw = values.get(setting.env.name)
@@ -362,6 +458,52 @@ def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".
     return _with_named_keys(settings, values)
 
 
+def _read_file(path: Path, declared: list[Setting]) -> tuple[dict[str, str], list[str]]:
+    """What the file at `path` sets, nothing where there is none, and what is wrong with it."""
+    try:
+        path.lstat()
+    except OSError:
+        return {}, []
+    if path.is_dir():
+        return {}, [
+            f"{path}: is a folder. Remove it, or put a file in its place. Example: GROQ_API_KEY=gsk_..."
+        ]
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        return {}, [f"{path}: can't be read ({error.strerror}). Let this user read it: chown, chmod 600."]
+    except UnicodeDecodeError as error:
+        return {}, [_not_text(path, 1 + error.object.count(b"\n", 0, error.start))]
+    if "\0" in text:
+        return {}, [_not_text(path, 1 + text.count("\n", 0, text.index("\0")))]
+    bindings = list(parse_stream(io.StringIO(text, newline="")))
+    values = {one.key: one.value for one in bindings if one.key is not None and one.value is not None}
+    # A name alone, without =, is a binding to the parser, and sets nothing.
+    broken = [one for one in bindings if one.error or (one.key is not None and one.value is None)]
+    return values, [_misread(path, one, declared) for one in broken]
+
+
+def _not_text(path: Path, line: int) -> str:
+    return f"{path}, line {line}: is not UTF-8 text. Save the file as UTF-8, without special quotation marks."
+
+
+def _misread(path: Path, binding: Binding, declared: list[Setting]) -> str:
+    """What is wrong with a line, none of which is repeated: a broken line may be all key."""
+    written = binding.original.string
+    text = written.lstrip()
+    line = binding.original.line + written[: len(written) - len(text)].count("\n")
+    name, equals, value = text.removeprefix("export ").partition("=")
+    if not equals:
+        what = "is not NAME=value"
+    elif value.lstrip()[:1] in {"'", '"'}:
+        what = "has a quotation mark that is not closed, or something behind the closing one"
+    else:
+        what = "does not begin with a name and ="
+    examples = {setting.env.name: setting.env.example for setting in declared}
+    shown = name.strip() if name.strip() in examples else "GROQ_API_KEY"
+    return f"{path}, line {line}: {what}. Example: {shown}={examples[shown]}"
+
+
 def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
     """Fill in the keys that custom providers name by variable."""
     filled = []
@@ -369,11 +511,17 @@ def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
         if provider.api_key_env is None:
             filled.append(provider)
         elif value := values.get(provider.api_key_env):
-            filled.append(provider.model_copy(update={"api_key": SecretStr(value)}))
+            try:
+                key = _key(SecretStr(value))
+            except ValueError as error:
+                raise SettingsError(
+                    f"{provider.api_key_env}: {error}. Example: {provider.api_key_env}=sk-..."
+                ) from None
+            filled.append(provider.model_copy(update={"api_key": key}))
         else:
             raise SettingsError(
                 f"BAATCHEET_PROVIDERS: provider {provider.name!r} takes its key from {provider.api_key_env}, which is "
-                f"not set. Example: {provider.api_key_env}=sk-…"
+                f"not set. Example: {provider.api_key_env}=sk-..."
             )
     providers = settings.providers.model_copy(update={"custom": tuple(filled)})
     return settings.model_copy(update={"providers": providers})
@@ -406,7 +554,8 @@ def reference() -> str:
         "# Settings",
         "",
         "Read once at start-up from the environment and from `.env` in the working folder (the environment wins; an",
-        f"empty value counts as unset). A variable that begins with `{PREFIX}` and is not listed here stops start-up.",
+        f"empty value counts as unset). A variable that begins with `{PREFIX}` and is not listed here stops start-up,",
+        "and so does a value, or a line of `.env`, that can't be used.",
         "This page is written by `baatcheet settings` and checked against the code.",
     ]
     group = ""

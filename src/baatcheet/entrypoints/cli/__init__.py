@@ -53,6 +53,9 @@ def main() -> None:
     except SettingsError as error:
         print(f"The settings can't be used:\n{error}", file=sys.stderr)
         sys.exit(2)
-    except (ServeError, EmbeddedError, MigrationError, DatabaseUnavailable, UnusableDatabaseUrl) as error:
+    except UnusableDatabaseUrl as error:
+        print(f"The settings can't be used:\nDATABASE_URL: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (ServeError, EmbeddedError, MigrationError, DatabaseUnavailable) as error:
         print(f"baatcheet: {error}", file=sys.stderr)
         sys.exit(1)

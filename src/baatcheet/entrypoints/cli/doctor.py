@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from baatcheet.entrypoints.cli.connection import schema_problem, schema_revision
+from baatcheet.kit.text import printable
 from baatcheet.platform import logging
 from baatcheet.platform.cache import CACHE_ERRORS
 from baatcheet.platform.database import (
@@ -34,7 +35,7 @@ from baatcheet.platform.migrate import newest_revision
 from baatcheet.platform.pool import ServerLimits, pool_share, server_limits
 from baatcheet.platform.settings import DatabaseSettings, Settings, SettingsError, TelemetrySettings, load
 from baatcheet.providers.adapters.openai import OpenAIProvider
-from baatcheet.providers.catalogue import build_catalogue
+from baatcheet.providers.catalogue import AUTO, Catalogue, UnknownModel, build_catalogue
 from baatcheet.providers.model import ProviderError
 
 OLDEST_POSTGRES: Final = 15
@@ -67,7 +68,8 @@ def doctor(
         print(json.dumps({"ok": good, "findings": [asdict(one) for one in findings]}, ensure_ascii=False))
     else:
         for finding in findings:
-            print(f"{finding.level:<5} {finding.part}: {finding.what}")
+            # Some of it is a server's own words.
+            print(f"{finding.level:<5} {finding.part}: {printable(finding.what)}")
             if finding.remedy:
                 print(f"      → {finding.remedy}")
     if not good:
@@ -95,8 +97,10 @@ def examine(dotenv: Path = Path(".env")) -> list[Finding]:
 def _env_file(path: Path) -> Iterator[Finding]:
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except OSError:
         return
+    if stat.S_ISDIR(mode):
+        return  # refused with the settings
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         what = f"{path} holds secrets and others on this machine may read it (mode {mode & 0o777:o})"
         yield Finding("settings file", "WARN", what, f"chmod 600 {path}")
@@ -324,9 +328,10 @@ async def _providers(settings: Settings) -> list[Finding]:
             return [Finding("providers", "FAIL", str(error), "Correct the setting.")]
         try:
             findings = await asyncio.gather(*(_provider(one) for one in catalogue.providers))
+            findings += await _default_model(catalogue, settings.providers.default_model, findings)
         finally:
             await catalogue.close()
-    answering = any(finding.level == "OK" for finding in findings)
+    answering = any(finding.level == "OK" and finding.part != _DEFAULT_MODEL for finding in findings)
     configured = any(not provider.profile.optional for provider in catalogue.providers)
     if not configured and not any(finding.what.endswith("models") for finding in findings):
         what = "none is configured: the built-in demo model answers"
@@ -336,6 +341,24 @@ async def _providers(settings: Settings) -> list[Finding]:
         what = "none of those that are configured answers: no chat can be served"
         findings.append(Finding("providers", "FAIL", what, "See each provider's own finding."))
     return list(findings)
+
+
+_DEFAULT_MODEL: Final = "default model"
+
+
+async def _default_model(
+    catalogue: Catalogue, name: str | None, providers: Sequence[Finding]
+) -> list[Finding]:
+    if name in {None, AUTO}:
+        return []
+    try:
+        targets = await catalogue.resolve(name)
+    except UnknownModel as error:
+        # Who does not answer may yet have it.
+        level: Level = "FAIL" if all(one.level == "OK" for one in providers) else "WARN"
+        remedy = "Set BAATCHEET_DEFAULT_MODEL to one that GET /v1/models lists, or unset it."
+        return [Finding(_DEFAULT_MODEL, level, f"{error} A chat that names none fails.", remedy)]
+    return [Finding(_DEFAULT_MODEL, "OK", f"{name}, served by {targets[0].model.provider}")]
 
 
 async def _provider(provider: OpenAIProvider) -> Finding:
