@@ -114,7 +114,7 @@ class TurnFeed:
         loop = asyncio.get_running_loop()
         position = max(0, after + 1 - FIRST_CHUNK)
         waiter: asyncio.Future[None] | None = None
-        active = loop.time()
+        active = loop.time()  # when something was last given
         alarm: asyncio.TimerHandle
 
         def look() -> None:
@@ -132,6 +132,7 @@ class TurnFeed:
             while True:
                 if position < len(self.chunks):
                     batch = self.chunks[position:]
+                    active = loop.time()
                     yield position + FIRST_CHUNK, batch
                     position += len(batch)
                 elif self.over:
@@ -141,8 +142,9 @@ class TurnFeed:
                     self._waiters.append(waiter)
                     await waiter
                     waiter = None
-                    active = loop.time()
-                    if position == len(self.chunks) and not self.over:
+                    # A follower may be ahead of the turn: what comes then is nothing to it.
+                    if loop.time() - active >= keep_alive and position >= len(self.chunks) and not self.over:
+                        active = loop.time()
                         yield position + FIRST_CHUNK, ()
         finally:
             alarm.cancel()
