@@ -6,6 +6,7 @@ over before the first of these is never sent, because by then all of it is in th
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -23,7 +24,8 @@ from baatcheet.providers.model import Chunk
 log = get_logger(__name__)
 
 WRITE_PAUSE = 0.1  # seconds between two sendings
-KEPT = 3600  # seconds that a stream outlives its last event
+KEPT = 3600  # seconds that a stream outlives the process that writes it; renewed while the turn runs
+KEPT_ENDED = 60  # seconds that it outlives its end: by then a follower reads on in the database
 READ_BLOCK = 1.0  # seconds that a reader waits at Redis before it looks at the database
 POLL = 0.5  # seconds between two looks at the database when there is no Redis
 
@@ -74,10 +76,14 @@ class Relay:
     # Writing -----------------------------------------------------------------------------------------------
 
     async def _write(self) -> None:
+        renewed = time.monotonic()
         while True:
             await asyncio.sleep(WRITE_PAUSE)
             try:
                 await self._publish()
+                if time.monotonic() - renewed > KEPT / 2:
+                    renewed = time.monotonic()
+                    await self._renew()
             except CACHE_ERRORS as error:
                 log.warning("relay.refused", cause=type(error).__name__)
                 self._ended.clear()  # their followers find them in the database
@@ -92,6 +98,11 @@ class Relay:
         ]
         await asyncio.gather(*(self._publish_one(run) for run in (*runs, *ended)))
 
+    async def _renew(self) -> None:
+        assert self._chat is not None
+        names = [stream_name(id_) for id_, run in self._chat.runs.items() if run.published]
+        await asyncio.gather(*(self._cache.execute("EXPIRE", name, KEPT) for name in names))
+
     async def _publish_one(self, run: Run) -> None:
         """Send what is new. When the cache is away it is sent the next time; an ended turn is left to the database."""
         name, chunks = stream_name(run.feed.identity.id), run.feed.chunks
@@ -101,7 +112,7 @@ class Relay:
         if await self._cache.execute("XADD", name, "*", *fields) is MISS:
             return
         if over or not run.published:
-            await self._cache.execute("EXPIRE", name, KEPT)
+            await self._cache.execute("EXPIRE", name, KEPT_ENDED if over else KEPT)
         run.published = upto
 
     # Reading -----------------------------------------------------------------------------------------------
