@@ -49,6 +49,7 @@ class Message(Base):
         Index("idx_message_conversation", "conversation_id", text("created_at DESC"), text("id DESC")),
         Index("idx_message_role", "conversation_id", "role", text("id DESC")),
         Index("idx_message_parent", "parent_id"),
+        Index("idx_message_turn", "turn_id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
