@@ -20,10 +20,10 @@ async def test_a_model_that_is_not_there_is_told_alike_whoever_named_it(alice: h
     assert kept["title"] == "There is no such model"
 
 
-async def test_a_prompt_larger_than_the_window_has_a_title_of_its_own(alice: httpx.AsyncClient) -> None:
+async def test_a_prompt_larger_than_the_budget_has_a_title_of_its_own(alice: httpx.AsyncClient) -> None:
     told = (await alice.post(CHAT, json={"message": "hi", "system_prompt": "rule " * 20_000})).json()
     assert told["type"] == "context-length-exceeded"
-    assert told["title"] == "The fixed parts of the prompt are larger than the model's window"
+    assert told["title"] == "The fixed parts of the prompt leave no room for a message"
 
 
 @pytest.mark.parametrize("type_", sorted(KINDS))

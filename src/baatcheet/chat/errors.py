@@ -48,7 +48,7 @@ class ModelNotFound(NotFound):
 
 
 class ContextLengthExceeded(BadRequest):
-    """The fixed parts of the prompt are larger than the model's window."""
+    """The fixed parts of the prompt leave no room for a message."""
 
     type = "context-length-exceeded"
     openai_code = "context_length_exceeded"
