@@ -15,7 +15,6 @@ from baatcheet.platform.errors import (
     TooLarge,
     Unavailable,
 )
-from baatcheet.platform.errors import ShuttingDown as ShuttingDown  # noqa: PLC0414 - found here too
 from baatcheet.providers.model import AllProvidersFailed, ProviderError
 
 

@@ -17,7 +17,6 @@ from baatcheet.auth.principal import Principal
 from baatcheet.chat.errors import (
     ContextLengthExceeded,
     ModelNotFound,
-    ShuttingDown,
     TurnNotFound,
     problem_of_failure,
     problem_of_provider,
@@ -39,7 +38,7 @@ from baatcheet.context.window import StoredMessage, Window, to_be_stored
 from baatcheet.conversations.errors import ConversationNotFound, MessageNotFound, TurnInProgress
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import DatabaseUnavailable
-from baatcheet.platform.errors import BadRequest, Problem, ServerFault
+from baatcheet.platform.errors import BadRequest, Problem, ServerFault, ShuttingDown
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.telemetry import Metrics
 from baatcheet.projects.service import ProjectNotFound
