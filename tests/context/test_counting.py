@@ -83,6 +83,16 @@ def test_a_run_of_blanks_costs_what_its_largest_tokens_cover() -> None:
     assert counting.count(" " * 1_280_001 + "word") == 10_001
 
 
+async def test_very_long_texts_wait_for_each_other_and_others_for_none_of_them() -> None:
+    counting.warm_up()
+    texts = ["a" * 3_000_000, "!" * 3_000_000, " " * 3_000_000]
+    long = [asyncio.create_task(counting.count_aside(text)) for text in texts]
+    await asyncio.sleep(0)
+    assert await counting.count_aside("a word and " * 2_000) == 6_001
+    assert not any(task.done() for task in long[1:])
+    await asyncio.gather(*long)
+
+
 async def test_nothing_waits_while_a_hostile_text_is_counted() -> None:
     counting.warm_up()
     stalls: list[float] = []

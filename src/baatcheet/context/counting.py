@@ -27,11 +27,17 @@ REPLY_PRIMING = 3
 IMAGE_TOKENS = 1_105  # a high-detail image of 1024 x 1024 (OpenAI's vision guide: 85 + 6 x 170)
 
 # tiktoken's pattern engine gives up, with a panic, on a run of a million blanks that no line break ends.
-BLANK_LIMIT = 500_000
+BLANK_LIMIT = 900_000
+_SEAM = (
+    65_536  # a longer run is encoded in parts, at one token more or less a seam: nobody else knows its count
+)
 _BLANKS = (
     "\t\v\f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 )
+# A megabyte of one letter takes a third of a second. The very long wait for each other, and nobody for them.
+VERY_LONG = 500_000  # characters
 _threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="counting")
+_thread_of_the_very_long = ThreadPoolExecutor(1, thread_name_prefix="counting-long")
 
 
 @cache
@@ -59,7 +65,11 @@ def encode(text: str, name: Encoding = STORED_ENCODING) -> list[int]:
     """The tokens of `text`, special tokens taken as the plain text that they are here. Any text will do."""
     tokens: list[int] = []
     for piece, whole in around_blanks(text, BLANK_LIMIT):
-        tokens += (_one_piece(name) if whole else encoding(name)).encode_ordinary(piece)
+        if whole:
+            for at in range(0, len(piece), _SEAM):
+                tokens += _one_piece(name).encode_ordinary(piece[at : at + _SEAM])
+        else:
+            tokens += encoding(name).encode_ordinary(piece)
     return tokens
 
 
@@ -94,16 +104,17 @@ def count(text: str, name: Encoding = STORED_ENCODING) -> int:
     return len(encode(text, name))
 
 
-async def aside(work: Callable[[], Answer]) -> Answer:
-    """Do what is mostly encoding in one of a few threads: tiktoken lets go of the interpreter's lock."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, work)
+async def aside(length: int, work: Callable[[], Answer]) -> Answer:
+    """Do what is mostly encoding, of `length` characters, in a thread: tiktoken lets go of the interpreter's lock."""
+    threads = _threads if length <= VERY_LONG else _thread_of_the_very_long
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 async def count_aside(text: str, name: Encoding = STORED_ENCODING) -> int:
     """`count`, in a thread when the text is long."""
     if len(text) <= INLINE_CHARACTERS:
         return count(text, name)
-    return await aside(partial(count, text, name))
+    return await aside(len(text), partial(count, text, name))
 
 
 def countable(content: str, parts: Mapping[str, Any] | None) -> tuple[str, int]:

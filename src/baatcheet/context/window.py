@@ -78,7 +78,7 @@ class Window:
         largest = max([_length(item) for item in history], default=0)
         cuttable = max(largest, sum([_length(item) for item in new]))
         if cuttable > counting.INLINE_CHARACTERS or len(history) + len(new) > INLINE_ITEMS:
-            return await counting.aside(partial(plan, **arguments))
+            return await counting.aside(cuttable, partial(plan, **arguments))
         return plan(**arguments)
 
     def item(self, message: StoredMessage) -> Item:
