@@ -387,6 +387,40 @@ async def test_a_stop_waits_for_no_body(out: io.StringIO, path: str) -> None:
     assert "error" not in {line["level"] for line in events(out)}
 
 
+async def test_a_stop_hears_a_client_out_that_goes_on_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baatcheet.platform.asgi.STALLED_SECONDS", 0.5)
+    whole = framed(App())
+    async with serving(whole) as url, sending(url, "/echo") as (reader, writer):
+        async with httpx.AsyncClient(base_url=url) as client:  # the first request is being read by now
+            assert (await client.get("/page")).status_code == 200
+        whole.drain()
+        for _ in range(17):
+            await asyncio.sleep(0.05)
+            writer.write(b"x")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_what_the_grace_is_over_for_is_told_that_this_server_stops(out: io.StringIO) -> None:
+    async def never(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        working.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    working: list[asyncio.Task[Any] | None] = []
+    whole = framed(never)
+    async with serving(whole) as url, httpx.AsyncClient(base_url=url) as client:
+        asking = asyncio.create_task(client.get("/v1/models"))
+        while not working:
+            await asyncio.sleep(0.01)
+        whole.drain()
+        assert working[0] is not None
+        working[0].cancel()  # as uvicorn does when its time is up
+        answer = await asyncio.wait_for(asking, 5)
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "shutting_down"
+    assert "error" not in {line["level"] for line in events(out)}
+
+
 async def test_a_stop_waits_for_no_client_that_was_refused() -> None:
     whole = framed(App())
     async with serving(whole) as url:

@@ -60,6 +60,7 @@ DRAIN_SECONDS: Final = 10.0
 STALLED_SECONDS: Final = 1.0  # of one that had stopped, or when we stop
 DRAIN_BYTES: Final = 64 * 1024 * 1024
 
+_STOPPING: Final = "This server is shutting down; another will take over."
 GONE: Final = 499  # status in logs and metrics of a request whose client left before the answer began
 _QUIET: Final = frozenset({"/live", "/ready", "/health", "/metrics"})
 _SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
@@ -112,20 +113,20 @@ class Frame:
         self._waits: set[asyncio.Timeout] = set()  # for what clients send
 
     def drain(self) -> None:
-        """Wait for no client that has more to send: this server stops."""
+        """Wait for no client that has stopped sending: this server stops."""
         self.draining = True
-        now = asyncio.get_running_loop().time()
+        soon = asyncio.get_running_loop().time() + STALLED_SECONDS
         for wait in self._waits:
             if not wait.expired():
-                wait.reschedule(now)
+                wait.reschedule(min(wait.when() or soon, soon))
 
     @contextlib.asynccontextmanager
     async def waiting(self, seconds: float) -> AsyncIterator[None]:
-        """Wait that long at most, and not after `drain`: then only what is there already is taken.
+        """Wait that long at most, and less after `drain`: then who sends is heard, and who has stopped is not.
 
         Raises TimeoutError.
         """
-        async with asyncio.timeout(0 if self.draining else seconds) as wait:
+        async with asyncio.timeout(min(seconds, STALLED_SECONDS) if self.draining else seconds) as wait:
             self._waits.add(wait)
             try:
                 yield
@@ -199,6 +200,12 @@ class _Exchange:
             self._scope = scope = {**scope, "method": "GET"}
         try:
             await self._answer(method, read)
+        except asyncio.CancelledError:
+            if not frame.draining:
+                raise
+            await self._fail(
+                ShuttingDown(_STOPPING)
+            )  # its time was up; what it has begun is seen to elsewhere
         except Exception as error:  # noqa: BLE001 - the last catch
             await self._fail(error)
         finally:
@@ -292,7 +299,7 @@ class _Exchange:
             if self._started:  # nobody waits for the body any longer
                 return await self._receive()
             if self._frame.draining:
-                problem: Problem = ShuttingDown("This server is shutting down; another will take over.")
+                problem: Problem = ShuttingDown(_STOPPING)
             else:
                 problem = RequestTimeout(f"Nothing more of the body has come for {BODY_SECONDS:g} s.")
             raise self._refused(problem) from None
