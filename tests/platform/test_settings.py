@@ -86,7 +86,7 @@ def test_other_programs_variables_are_not_ours() -> None:
         ("BAATCHEET_STREAM_KEEP_ALIVE_SECONDS", "inf"),
         ("BAATCHEET_DB_STATEMENT_TIMEOUT", "nan"),
         ("BAATCHEET_ADMIN_TOKEN", "x" * 513),
-        ("BAATCHEET_ADMIN_TOKEN", "an administrator's own"),
+        ("BAATCHEET_ADMIN_TOKEN", "an administrator\u2019s own"),
         ("GROQ_API_KEY", "“gsk_in_typographic_quotes”"),
         ("GROQ_API_KEY", "gsk_two\nlines"),
     ],
@@ -107,12 +107,22 @@ def test_a_malformed_value_is_refused_with_its_name_and_an_example(name: str, va
         ("OLLAMA_HOST", ""),
         ("REDIS_URL", "unix:///run/valkey.sock?db=1"),
         ("REDIS_URL", "rediss://:p%40ss@cache"),
+        ("REDIS_URL", "redis://:with blanks@:6379/0"),
+        ("BAATCHEET_CORS_ORIGINS", "https://app.example.com,null"),
+        ("BAATCHEET_ADMIN_TOKEN", "correct horse battery staple"),
         ("DATABASE_URL", "postgres://u:p[a]ss@h/d?host=/run/postgresql"),
         ("GROQ_API_KEY", " gsk_with_blanks_around\n"),
     ],
 )
 def test_what_can_be_used_is_accepted(name: str, value: str) -> None:
     load({name: value}, dotenv=None)
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+def test_a_blank_value_counts_as_unset(blank: str) -> None:
+    assert load({"GROQ_API_KEY": blank, "BAATCHEET_PORT": blank}, dotenv=None) == load({}, dotenv=None)
+    lab = '[{"name": "lab", "base_url": "https://a", "api_key_env": "LAB_KEY"}]'
+    assert "LAB_KEY" in problem({"BAATCHEET_PROVIDERS": lab, "LAB_KEY": blank})
 
 
 def test_every_problem_is_told_at_once() -> None:

@@ -79,7 +79,8 @@ def _each(refuse: Callable[[str], None]) -> AfterValidator:
 
 def _origin(value: str) -> None:
     # As browsers write it: in lower case, and with nothing after the port.
-    if value != "*" and not re.fullmatch(
+    # Pages of files and of sandboxed frames say "null".
+    if value not in {"*", "null"} and not re.fullmatch(
         r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?/?", value
     ):
         raise ValueError("is neither an origin (scheme://host or scheme://host:port, in lower case) nor *")
@@ -113,8 +114,12 @@ def _ollama_address(value: str) -> str:
 
 def _cache_address(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
-    if not re.match("unix://.", url):
-        _address(url, ("redis", "rediss"))
+    try:
+        usable = re.match("(rediss?|unix)://", url) is not None and urlsplit(url).port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("is not an address that begins with redis://, rediss:// or unix://")
     return value
 
 
@@ -137,6 +142,15 @@ def _key(value: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
+def _token(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip()
+    if not re.fullmatch("[ -~]*", text):
+        raise ValueError(
+            "holds something that no HTTP header carries: only visible ASCII characters are sent"
+        )
+    return SecretStr(text)
+
+
 def _headers(value: dict[str, str]) -> dict[str, str]:
     for name, text in value.items():
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"[\t -~]*", text):
@@ -150,6 +164,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Address = Annotated[str, AfterValidator(_address)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
 DatabaseAddress = Annotated[SecretStr, AfterValidator(_database_address)]
 
 
@@ -273,7 +288,7 @@ class AuthSettings(Group):
     """Who may come in."""
 
     admin_token: Annotated[
-        Key | None, Env("BAATCHEET_ADMIN_TOKEN", "bc_0123456789abcdef0123456789abcdef")
+        Token | None, Env("BAATCHEET_ADMIN_TOKEN", "bc_0123456789abcdef0123456789abcdef")
     ] = Field(
         None,
         min_length=16,
@@ -439,7 +454,7 @@ def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".
     groups: dict[str, dict[str, Any]] = {}
     for setting in declared:
         raw = values.get(setting.env.name)
-        if raw is None or (raw == "" and setting.field != "ollama_url"):
+        if raw is None or (not raw.strip() and setting.field != "ollama_url"):
             continue
         try:
             groups.setdefault(setting.group, {})[setting.field] = setting.adapter.validate_python(
@@ -510,7 +525,7 @@ def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
     for provider in settings.providers.custom:
         if provider.api_key_env is None:
             filled.append(provider)
-        elif value := values.get(provider.api_key_env):
+        elif value := values.get(provider.api_key_env, "").strip():
             try:
                 key = _key(SecretStr(value))
             except ValueError as error:
