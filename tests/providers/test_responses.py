@@ -199,6 +199,20 @@ def test_usage_without_one_number_counts_as_absent(read: Any) -> None:
 
 
 @pytest.mark.parametrize("read", [streamed, whole])
+@pytest.mark.parametrize("completion", [0, 0.0, None, -1])
+def test_what_stands_beside_the_counts_reaches_the_client(read: Any, completion: float | None) -> None:
+    beside = {
+        "prompt_tokens_details": {"cached_tokens": 3, "cache_creation_token_details": {"ephemeral_5m": 7}},
+        "cache_read_input_tokens": 3,
+        "cost": 0.0125,
+    }
+    counts = {"prompt_tokens": 10, "completion_tokens": completion, "total_tokens": 10}
+    made = read("1", json.dumps({**counts, **beside}))
+    assert made.usage == Usage(10, 0, 10, prompt_tokens_details={"cached_tokens": 3})
+    assert json.loads(made.raw)["usage"] == {**counts, "completion_tokens": 0, **beside}
+
+
+@pytest.mark.parametrize("read", [streamed, whole])
 @pytest.mark.parametrize("number", [2**31, 2**40, 10**40, 1e300])
 def test_a_number_of_tokens_that_is_too_large_is_the_largest_that_fits(read: Any, number: float) -> None:
     usage = {"prompt_tokens": number, "completion_tokens": number, "completion_tokens_details": {"a": number}}

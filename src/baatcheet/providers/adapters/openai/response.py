@@ -101,10 +101,7 @@ class Chunks:
         if not isinstance(choices, list):
             raise UnreadableError("a chunk has no choices")
         value["choices"] = [_choice(one, at) for at, one in enumerate(choices)]
-        usage = _usage(value.get("usage"))
-        value["usage"] = usage
-        if usage is None:
-            del value["usage"]
+        usage = _with_usage(value)
         raw = _encode(self._envelope.around(value))
         if not choices:
             return Chunk(raw, usage=usage)
@@ -126,8 +123,9 @@ def completion(data: bytes, model: str) -> Completion:
         raise UnreadableError("the answer has no choices")
     envelope = _Envelope(model, "chat.completion", "chatcmpl-")
     well_formed = envelope.fits(value) and all(_is_whole(choice) for choice in choices)
-    usage = _usage(value.get("usage"))
-    if well_formed and b"\n" not in data and ("usage" not in value or _is_exact(value["usage"])):
+    given = value.copy()
+    usage = _with_usage(value)
+    if well_formed and b"\n" not in data and value == given:
         return Completion(data, usage)
     for at, choice in enumerate(choices):
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
@@ -139,9 +137,6 @@ def completion(data: bytes, model: str) -> Completion:
         if not isinstance(message.get("role"), str):
             message["role"] = "assistant"
         message["content"] = _content(message.get("content"))
-    value["usage"] = usage
-    if usage is None:
-        del value["usage"]
     return Completion(_encode(envelope.around(value)), usage)
 
 
@@ -244,6 +239,16 @@ def _content(content: object) -> str | None:
     return content
 
 
+def _with_usage(value: dict[str, Any]) -> Usage | None:
+    """The usage of a chunk or a completion, whose three sums are put right in it; what stands beside them stays."""
+    given = value.pop("usage", None)
+    usage = _usage(given)
+    if usage is not None:
+        sums = {name: getattr(usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+        value["usage"] = {**given, **sums}
+    return usage
+
+
 def _usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
@@ -270,15 +275,6 @@ def _details(value: object) -> TokensByKind | None:
         if re.match(KIND_OF_TOKENS, kind) and (tokens := _tokens(number)) is not None
     }
     return found or None
-
-
-def _is_exact(usage: object) -> bool:
-    """Whether nothing of it was left out or changed."""
-    try:
-        msgspec.convert(usage, Usage)
-    except msgspec.ValidationError:
-        return False
-    return True
 
 
 def _whole_number(value: object) -> int | None:
