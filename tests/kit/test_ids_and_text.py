@@ -75,8 +75,16 @@ def test_what_is_made_printable_moves_no_cursor(text: str) -> None:
     assert "\u202e" not in shown
 
 
-@pytest.mark.parametrize("name", ["علی‌رضا", "नेहा", "👩‍🚀", "Zoë-\u00a0B.", "😀"])
+@pytest.mark.parametrize(
+    "name",
+    ["علی‌رضا", "नेहा", "👩‍🚀", "Zoë-\u00a0B.", "😀", "\u200fعلی\u200f", "🏴\U000e0067\U000e0062\U000e007f"],
+)
 def test_a_name_in_any_script_is_seen_and_printed_as_it_is(name: str) -> None:
     assert not is_invisible(name)
     assert uncontrolled(name) is None
     assert printable(name) == name
+
+
+@pytest.mark.parametrize("name", ["", " ", "\u200b\u2060", "\ufe0f", "\u034f\u0301", "\u3164"])
+def test_a_name_of_which_nothing_is_seen_is_told(name: str) -> None:
+    assert is_invisible(name)
