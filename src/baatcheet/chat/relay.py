@@ -81,9 +81,9 @@ class Relay:
             await asyncio.sleep(WRITE_PAUSE)
             try:
                 await self._publish()
-                if time.monotonic() - renewed > KEPT / 2:
-                    renewed = time.monotonic()
+                if time.monotonic() - renewed > KEPT / 4:
                     await self._renew()
+                    renewed = time.monotonic()
             except CACHE_ERRORS as error:
                 log.warning("relay.refused", cause=type(error).__name__)
                 self._ended.clear()  # their followers find them in the database
