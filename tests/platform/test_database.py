@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database
 from baatcheet.platform.settings import DatabaseSettings
 from tests.conftest import Caller
@@ -137,7 +138,7 @@ async def test_a_lane_behind_a_transaction_pooler_commits_each_statement(
     name = f"lane {uuid4()}"
     try:
         lane = pooled.lane()
-        await lane.fetch("INSERT INTO users (id, name, role) VALUES ($1, $2, 'user')", uuid4(), name)
+        await lane.fetch("INSERT INTO users (id, name, role) VALUES ($1, $2, 'user')", new_id(), name)
         async with database.system() as session:
             seen = await session.scalar(text("SELECT count(*) FROM users WHERE name = :name"), {"name": name})
         assert seen == 1
