@@ -6,22 +6,14 @@ else is given its own group.
 """
 
 import difflib
-import io
-import ipaddress
-import json
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from dotenv.parser import Binding, parse_stream
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -30,8 +22,23 @@ from pydantic import (
     create_model,
 )
 from pydantic.fields import FieldInfo
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+
+from baatcheet.platform.dotenv_file import read_file
+from baatcheet.platform.setting_types import (
+    Address,
+    CacheAddress,
+    DatabaseAddress,
+    Headers,
+    Json,
+    Key,
+    Names,
+    Networks,
+    OllamaAddress,
+    Origins,
+    Seconds,
+    Token,
+    usable_key,
+)
 
 PREFIX = "BAATCHEET_"
 
@@ -46,126 +53,6 @@ class Env:
 
 class SettingsError(Exception):
     """Some settings can't be used. `str(error)` lists each with its problem and an example."""
-
-
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _from_json(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise ValueError(f"is not JSON: {error}") from None
-
-
-def _each(refuse: Callable[[str], None]) -> AfterValidator:
-    """Holds every entry of a list to `refuse`; its place is told, since its text may not be repeated."""
-
-    def check(entries: tuple[str, ...]) -> tuple[str, ...]:
-        for number, entry in enumerate(entries, 1):
-            try:
-                refuse(entry)
-            except ValueError as error:
-                raise ValueError(f"entry {number} {error}") from None
-        return entries
-
-    return AfterValidator(check)
-
-
-def _origin(value: str) -> None:
-    # As browsers write it: in lower case, and with nothing after the port.
-    # Pages of files and of sandboxed frames say "null".
-    if value not in {"*", "null"} and not re.fullmatch(
-        r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?/?", value
-    ):
-        raise ValueError("is neither an origin (scheme://host or scheme://host:port, in lower case) nor *")
-
-
-def _network(value: str) -> None:
-    try:
-        ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        raise ValueError("is neither an IP address nor a network") from None
-
-
-def _address(value: str, schemes: tuple[str, ...] = ("http", "https")) -> str:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or re.search(r"[\s\x00-\x1f\x7f]", value):
-        raise ValueError(
-            f"is not an address that begins with {' or '.join(f'{one}://host' for one in schemes)}"
-        )
-    return value
-
-
-def _ollama_address(value: str) -> str:
-    if value:
-        _address(value if "://" in value else f"http://{value}")
-    return value
-
-
-def _cache_address(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    try:
-        usable = re.match("(rediss?|unix)://", url) is not None and urlsplit(url).port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("is not an address that begins with redis://, rediss:// or unix://")
-    return value
-
-
-def _database_address(value: SecretStr) -> SecretStr:
-    try:
-        backend = make_url(value.get_secret_value()).get_backend_name()
-    except (ArgumentError, ValueError):
-        raise ValueError("is not a database's address") from None
-    if backend not in {"postgres", "postgresql"}:
-        raise ValueError("is the address of another database than PostgreSQL")
-    return value
-
-
-def _key(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value().strip()
-    if not re.fullmatch("[!-~]*", text):
-        raise ValueError(
-            "holds something that a key can't: only visible ASCII characters, without blanks, are sent"
-        )
-    return SecretStr(text)
-
-
-def _token(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value().strip()
-    if not re.fullmatch("[ -~]*", text):
-        raise ValueError(
-            "holds something that no HTTP header carries: only visible ASCII characters are sent"
-        )
-    return SecretStr(text)
-
-
-def _headers(value: dict[str, str]) -> dict[str, str]:
-    for name, text in value.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"[\t -~]*", text):
-            raise ValueError(
-                "holds one that HTTP can't carry: a name of letters and -, a text of visible ASCII"
-            )
-    return value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Address = Annotated[str, AfterValidator(_address)]
-Key = Annotated[SecretStr, AfterValidator(_key)]
-Token = Annotated[SecretStr, AfterValidator(_token)]
-DatabaseAddress = Annotated[SecretStr, AfterValidator(_database_address)]
 
 
 class Group(BaseModel):
@@ -187,7 +74,7 @@ class CustomProvider(Group):
     context_window: int = Field(32_768, gt=0, description="Tokens, for models that say nothing of theirs.")
     encoding: Literal["o200k_base", "cl100k_base"] = "o200k_base"
     allow_insecure: bool = Field(False, description="Allow http:// to an address that is not loopback.")
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict)
+    headers: Headers = Field(default_factory=dict)
 
 
 class ServerSettings(Group):
@@ -216,14 +103,10 @@ class ServerSettings(Group):
         ge=1024,
         description="Largest text of one message, in UTF-8 bytes; a larger one is answered 413.",
     )
-    cors_origins: Annotated[
-        Names, _each(_origin), Env("BAATCHEET_CORS_ORIGINS", "https://app.example.com")
-    ] = Field(
+    cors_origins: Annotated[Origins, Env("BAATCHEET_CORS_ORIGINS", "https://app.example.com")] = Field(
         (), description="Origins whose pages may call the API from a browser, comma-separated; `*` for any."
     )
-    trusted_proxies: Annotated[
-        Names, _each(_network), Env("BAATCHEET_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")
-    ] = Field(
+    trusted_proxies: Annotated[Networks, Env("BAATCHEET_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")] = Field(
         (), description="Proxies whose X-Forwarded-For is believed: addresses or networks, comma-separated."
     )
     keep_alive_seconds: Annotated[Seconds, Env("BAATCHEET_STREAM_KEEP_ALIVE_SECONDS", "15")] = Field(
@@ -276,9 +159,9 @@ class DatabaseSettings(Group):
 class CacheSettings(Group):
     """Redis or Valkey: may vanish at any time."""
 
-    url: Annotated[
-        Annotated[SecretStr, AfterValidator(_cache_address)] | None, Env("REDIS_URL", "redis://cache:6379/0")
-    ] = Field(None, description="Redis or Valkey; unset: the embedded one.")
+    url: Annotated[CacheAddress | None, Env("REDIS_URL", "redis://cache:6379/0")] = Field(
+        None, description="Redis or Valkey; unset: the embedded one."
+    )
     timeout: Annotated[Seconds, Env("BAATCHEET_CACHE_TIMEOUT", "0.05")] = Field(
         0.05, description="Seconds that a request waits for the cache at most."
     )
@@ -335,14 +218,12 @@ class ProviderSettings(Group):
         None,
         description="Another OpenAI-compatible server in OpenAI's place (vLLM, llama.cpp, LM Studio …).",
     )
-    ollama_url: Annotated[
-        str, AfterValidator(_ollama_address), Env("OLLAMA_HOST", "http://127.0.0.1:11434")
-    ] = Field(
+    ollama_url: Annotated[OllamaAddress, Env("OLLAMA_HOST", "http://127.0.0.1:11434")] = Field(
         "http://127.0.0.1:11434", description="A local Ollama, used when it answers; empty: never look."
     )
     custom: Annotated[
         tuple[CustomProvider, ...],
-        BeforeValidator(_from_json),
+        Json,
         Env(
             "BAATCHEET_PROVIDERS",
             '[{"name": "lab", "base_url": "https://llm.example.com/v1", "api_key_env": "LAB_KEY"}]',
@@ -448,7 +329,9 @@ def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".
     is wrong with its value, and an example. Values are never repeated in it: they may be secret.
     """
     declared = all_settings()
-    in_file, problems = _read_file(dotenv, declared) if dotenv else ({}, [])
+    in_file, problems = (
+        read_file(dotenv, {one.env.name: one.env.example for one in declared}) if dotenv else ({}, [])
+    )
     values = in_file | dict(os.environ if environ is None else environ)
     problems += [_unknown(name, declared) for name in sorted(values) if _is_unknown(name, declared)]
     groups: dict[str, dict[str, Any]] = {}
@@ -473,52 +356,6 @@ def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".
     return _with_named_keys(settings, values)
 
 
-def _read_file(path: Path, declared: list[Setting]) -> tuple[dict[str, str], list[str]]:
-    """What the file at `path` sets, nothing where there is none, and what is wrong with it."""
-    try:
-        path.lstat()
-    except OSError:
-        return {}, []
-    if path.is_dir():
-        return {}, [
-            f"{path}: is a folder. Remove it, or put a file in its place. Example: GROQ_API_KEY=gsk_..."
-        ]
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        return {}, [f"{path}: can't be read ({error.strerror}). Let this user read it: chown, chmod 600."]
-    except UnicodeDecodeError as error:
-        return {}, [_not_text(path, 1 + error.object.count(b"\n", 0, error.start))]
-    if "\0" in text:
-        return {}, [_not_text(path, 1 + text.count("\n", 0, text.index("\0")))]
-    bindings = list(parse_stream(io.StringIO(text, newline="")))
-    values = {one.key: one.value for one in bindings if one.key is not None and one.value is not None}
-    # A name alone, without =, is a binding to the parser, and sets nothing.
-    broken = [one for one in bindings if one.error or (one.key is not None and one.value is None)]
-    return values, [_misread(path, one, declared) for one in broken]
-
-
-def _not_text(path: Path, line: int) -> str:
-    return f"{path}, line {line}: is not UTF-8 text. Save the file as UTF-8, without special quotation marks."
-
-
-def _misread(path: Path, binding: Binding, declared: list[Setting]) -> str:
-    """What is wrong with a line, none of which is repeated: a broken line may be all key."""
-    written = binding.original.string
-    text = written.lstrip()
-    line = binding.original.line + written[: len(written) - len(text)].count("\n")
-    name, equals, value = text.removeprefix("export ").partition("=")
-    if not equals:
-        what = "is not NAME=value"
-    elif value.lstrip()[:1] in {"'", '"'}:
-        what = "has a quotation mark that is not closed, or something behind the closing one"
-    else:
-        what = "does not begin with a name and ="
-    examples = {setting.env.name: setting.env.example for setting in declared}
-    shown = name.strip() if name.strip() in examples else "GROQ_API_KEY"
-    return f"{path}, line {line}: {what}. Example: {shown}={examples[shown]}"
-
-
 def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
     """Fill in the keys that custom providers name by variable."""
     filled = []
@@ -527,7 +364,7 @@ def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
             filled.append(provider)
         elif value := values.get(provider.api_key_env, "").strip():
             try:
-                key = _key(SecretStr(value))
+                key = usable_key(SecretStr(value))
             except ValueError as error:
                 raise SettingsError(
                     f"{provider.api_key_env}: {error}. Example: {provider.api_key_env}=sk-..."

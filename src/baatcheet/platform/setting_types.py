@@ -1,0 +1,134 @@
+"""What a setting's value may be: types that refuse at the start what would only fail later, in words for its writer."""
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _from_json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+
+
+def _each(refuse: Callable[[str], None]) -> AfterValidator:
+    """Holds every entry of a list to `refuse`; its place is told, since its text may not be repeated."""
+
+    def check(entries: tuple[str, ...]) -> tuple[str, ...]:
+        for number, entry in enumerate(entries, 1):
+            try:
+                refuse(entry)
+            except ValueError as error:
+                raise ValueError(f"entry {number} {error}") from None
+        return entries
+
+    return AfterValidator(check)
+
+
+def _origin(value: str) -> None:
+    # As browsers write it: in lower case, and with nothing after the port.
+    # Pages of files and of sandboxed frames say "null".
+    if value not in {"*", "null"} and not re.fullmatch(
+        r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?/?", value
+    ):
+        raise ValueError("is neither an origin (scheme://host or scheme://host:port, in lower case) nor *")
+
+
+def _network(value: str) -> None:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("is neither an IP address nor a network") from None
+
+
+def _address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f\x7f]", value):
+        raise ValueError("is not an address that begins with http://host or https://host")
+    return value
+
+
+def _ollama_address(value: str) -> str:
+    if value:
+        _address(value if "://" in value else f"http://{value}")
+    return value
+
+
+def _cache_address(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    try:
+        usable = re.match("(rediss?|unix)://", url) is not None and urlsplit(url).port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("is not an address that begins with redis://, rediss:// or unix://")
+    return value
+
+
+def _database_address(value: SecretStr) -> SecretStr:
+    try:
+        backend = make_url(value.get_secret_value()).get_backend_name()
+    except (ArgumentError, ValueError):
+        raise ValueError("is not a database's address") from None
+    if backend not in {"postgres", "postgresql"}:
+        raise ValueError("is the address of another database than PostgreSQL")
+    return value
+
+
+def usable_key(value: SecretStr) -> SecretStr:
+    """`value` without the blanks around it. Raises ValueError when it holds what no provider's key does."""
+    return _sendable(value, "[!-~]*", "only visible ASCII characters, without blanks, are sent as a key")
+
+
+def _token(value: SecretStr) -> SecretStr:
+    return _sendable(value, "[ -~]*", "only visible ASCII characters and blanks are sent as a token")
+
+
+def _sendable(value: SecretStr, pattern: str, what_is: str) -> SecretStr:
+    text = value.get_secret_value().strip()
+    if not re.fullmatch(pattern, text):
+        raise ValueError(f"holds something else: {what_is}")
+    return SecretStr(text)
+
+
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"[\t -~]*", text):
+            raise ValueError(
+                "holds one that HTTP can't carry: a name of letters and -, a text of visible ASCII"
+            )
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Address = Annotated[str, AfterValidator(_address)]
+Key = Annotated[SecretStr, AfterValidator(usable_key)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+DatabaseAddress = Annotated[SecretStr, AfterValidator(_database_address)]
+CacheAddress = Annotated[SecretStr, AfterValidator(_cache_address)]
+OllamaAddress = Annotated[str, AfterValidator(_ollama_address)]
+Headers = Annotated[dict[str, str], AfterValidator(_headers)]
+Origins = Annotated[Names, _each(_origin)]
+Networks = Annotated[Names, _each(_network)]
+Json = BeforeValidator(_from_json)
