@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from baatcheet.chat.store import Closing, NewConversation, Opening, TurnStore
-from baatcheet.context.window import StoredMessage
+from baatcheet.context.history import Bounds, StoredMessage
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database, connect
 from tests.conftest import Caller
@@ -24,7 +25,7 @@ async def store(database: Database, services: Mapping[str, str]) -> AsyncIterato
 
 def opening(user: UUID, **more: Any) -> Opening:
     """A turn that another process is to run."""
-    return Opening(turn=new_id(), user=user, process=new_id(), reply=new_id(), most=50, budget=8000, **more)
+    return Opening(turn=new_id(), user=user, process=new_id(), reply=new_id(), bounds=Bounds.within(8000, 50), **more)
 
 
 async def say(caller: Caller, message: str) -> dict[str, Any]:
@@ -68,5 +69,7 @@ async def test_the_history_of_another_user_is_empty(alice: Caller, bob: Caller, 
     where = (UUID(hers["conversation_id"]), UUID(hers["message_id"]))
     async with database.hot() as connection:
         for user, expected in ((bob.user_id, 0), (alice.user_id, 2)):
-            statement = "SELECT json_array_length(recent_messages($1, $2, $3, 50, 8000))"
-            assert await connection.fetchval(statement, user, *where) == expected
+            bounds = msgspec.json.encode(Bounds.within(8000, 50)).decode()
+            statement = "SELECT branch_history($1, $2, $3, $4::text::jsonb)::text"
+            history = msgspec.json.decode(await connection.fetchval(statement, user, *where, bounds))
+            assert (len(history["messages"]), history["start"], history["summary"]) == (expected, 0, None)

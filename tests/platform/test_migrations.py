@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import baatcheet.auth.models
 import baatcheet.chat.models
+import baatcheet.context.models
 import baatcheet.conversations.models
 import baatcheet.projects.models  # noqa: F401 - importing a module declares its tables
 from baatcheet.platform.database import Base, connect_arguments, parse_url

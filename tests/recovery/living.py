@@ -13,6 +13,8 @@ from baatcheet.chat.feed import TurnFeed
 from baatcheet.chat.keeper import Keeper, Rhythm
 from baatcheet.chat.run import TurnRequest
 from baatcheet.chat.store import NewConversation
+from baatcheet.context.tokenizers import Tokenizers
+from baatcheet.entrypoints.contexts import build_context
 from baatcheet.entrypoints.streaming import Chat, build_chat
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.cache import Cache
@@ -74,11 +76,15 @@ async def living(
     await cache.start()
     async with client_session() as session:
         catalogue = build_catalogue(settings.providers, session)
+        context = build_context(
+            settings.context, db=database, cache=cache, catalogue=catalogue, tokenizers=Tokenizers()
+        )
         chat = build_chat(
             settings,
             db=database,
             cache=cache,
             catalogue=catalogue,
+            context=context,
             authenticator=authenticator,
             limits=RateLimits(settings.auth, cache),
             process=process,
@@ -94,6 +100,7 @@ async def living(
             yield Living(chat, database, who)
         finally:
             await chat.stop(0, lambda: 5.0)
+            await context.close(1)
             await catalogue.close()
             await authenticator.close(patience=1)
             await cache.close()

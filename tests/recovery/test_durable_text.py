@@ -5,6 +5,7 @@ from functools import partial
 
 from baatcheet.chat.events import pack, unpack
 from baatcheet.chat.store import Delta, NewConversation, Opening, TurnStore
+from baatcheet.context.history import Bounds
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database, connect
 from baatcheet.providers.model import Chunk
@@ -21,8 +22,7 @@ async def test_text_that_is_sent_again_because_the_answer_was_lost_leaves_no_hol
         user=alice.user_id,
         process=process,
         reply=new_id(),
-        most=50,
-        budget=8000,
+        bounds=Bounds.within(8000, 50),
         conversation=new_id(),
         new=NewConversation("A conversation"),
     )

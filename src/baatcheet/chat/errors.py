@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from baatcheet.context.planning import ContextTooSmall
 from baatcheet.platform.errors import (
     BadGateway,
     BadRequest,
@@ -15,6 +16,7 @@ from baatcheet.platform.errors import (
     TooLarge,
     Unavailable,
 )
+from baatcheet.providers.catalogue import UnknownModel
 from baatcheet.providers.model import AllProvidersFailed, ProviderError
 
 
@@ -46,11 +48,24 @@ class ModelNotFound(NotFound):
     openai_code = "model_not_found"
 
 
+def model_not_found(unknown: UnknownModel) -> ModelNotFound:
+    """What a client is told when nobody serves the model that it named."""
+    near = f" Did you mean {unknown.near[0]}?" if unknown.near else ""
+    return ModelNotFound(
+        f"There is no model {unknown.name!r}.{near} GET /v1/models lists them.", param="model"
+    )
+
+
 class ContextLengthExceeded(BadRequest):
     """The fixed parts of the prompt leave no room for a message."""
 
     type = "context-length-exceeded"
     openai_code = "context_length_exceeded"
+
+
+def too_small(error: ContextTooSmall) -> ContextLengthExceeded:
+    """What a client is told when the system prompt and the tools leave no room."""
+    return ContextLengthExceeded(f"{str(error)[0].upper()}{str(error)[1:]}.")
 
 
 class ReplyNotSaved(Unavailable):

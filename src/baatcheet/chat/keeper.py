@@ -17,7 +17,7 @@ from baatcheet.chat.feed import FIRST_CHUNK
 from baatcheet.chat.reply import Reply
 from baatcheet.chat.service import ChatService
 from baatcheet.chat.store import Closing, Delta, Orphan, StoredReply, TurnStore
-from baatcheet.context import counting
+from baatcheet.context.history import tokens_of
 from baatcheet.conversations.wire import stored_form
 from baatcheet.platform.database import DatabaseUnavailable
 from baatcheet.platform.logging import get_logger
@@ -177,7 +177,7 @@ class Keeper:
         message = None
         if not reply.empty:
             content, parts = stored_form(reply.message())
-            message = StoredReply(content, parts, await counting.count_message(content, parts))
+            message = StoredReply(content, parts, await tokens_of(content, parts))
         return await self._store.close(
             Closing(
                 turn=orphan.id,

@@ -16,6 +16,7 @@ from baatcheet.chat.finished import finished_feed
 from baatcheet.chat.run import Run, TurnRequest
 from baatcheet.chat.store import Closing, StoredReply, TurnStore
 from baatcheet.context import counting
+from baatcheet.context.history import tokens_of
 from baatcheet.conversations.wire import stored_form
 from baatcheet.kit.ids import new_id
 from baatcheet.kit.text import storable, storable_json
@@ -64,7 +65,7 @@ class Recorder:
         message = None
         if request.stateful and outcome.message is not None:
             content, parts = stored_form(outcome.message)
-            message = StoredReply(content, parts, await counting.count_message(content, parts))
+            message = StoredReply(content, parts, await tokens_of(content, parts))
         shown = [*run.feed.chunks, *(run.reply.held if outcome.status == "completed" else ())]
         plain = all(chunk.choice is None for chunk in shown)
         return Closing(
@@ -81,7 +82,7 @@ class Recorder:
             prompt_tokens=usage.prompt_tokens if usage else None,
             completion_tokens=usage.completion_tokens if usage else None,
             usage=_as_json(usage),
-            receipt=_receipt(run),
+            receipt=run.receipt,
             reply=outcome.message if not request.stateful and not request.attached else None,
             message=message,
             lengths=[len(chunk.text) for chunk in shown] if plain and not request.attached else None,
@@ -171,11 +172,3 @@ def _as_json(usage: Usage | None) -> dict[str, Any] | None:
     if usage is None:
         return None
     return {name: value for name in Usage.__struct_fields__ if (value := getattr(usage, name)) is not None}
-
-
-def _receipt(run: Run) -> dict[str, Any] | None:
-    if run.plan is None or run.target is None:
-        return None
-    model = run.target.model
-    exact = model.exact_encoding and model.encoding == counting.STORED_ENCODING
-    return run.plan.receipt(tokenizer=counting.STORED_ENCODING, exact=exact)

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from baatcheet.chat.feed import Status, TurnFeed
 from baatcheet.chat.reply import Reply
 from baatcheet.chat.store import NewConversation
-from baatcheet.context.planning import Item, Plan
+from baatcheet.context.manager import Asked
+from baatcheet.context.planning import Plan
+from baatcheet.context.stateless import Prompt
 from baatcheet.providers.model import Target
 
 
@@ -27,7 +29,33 @@ class TurnRequest:
     system_prompt: str | None = None  # in place of the conversation's own, for this turn
     idempotency_key: str | None = None
     fingerprint: str | None = None  # hexadecimal digest of the request
+    truncation: Literal["auto", "disabled"] | None = (
+        None  # of a stateless request; None: as the server is set
+    )
     attached: bool = False  # a stateless request that ends with its client
+
+    @property
+    def reply_tokens(self) -> int | None:
+        """What the reply is to be limited to, where the client says."""
+        limit = self.parameters.get("max_completion_tokens", self.parameters.get("max_tokens"))
+        return limit if isinstance(limit, int) and limit > 0 else None
+
+    @property
+    def tools(self) -> list[Any] | None:
+        tools = self.parameters.get("tools")
+        return tools if isinstance(tools, list) else None
+
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """The form that the reply is to have, where the client says."""
+        schema = self.parameters.get("response_format")
+        return schema if isinstance(schema, dict) else None
+
+    @property
+    def prompt(self) -> Prompt:
+        """A stateless request's, as its client sent it."""
+        beside = [part for part in (self.tools, self.schema) if part]
+        return Prompt(self.messages, beside, self.reply_tokens or 0)
 
     @property
     def stateful(self) -> bool:
@@ -39,15 +67,14 @@ class Run:
     """A turn that runs in this process."""
 
     feed: TurnFeed
-    history: Sequence[Item] = ()  # what came before, oldest first
-    new: Sequence[Item] = ()
-    system_prompt: str | None = None
+    asked: Asked | None = None  # what there is to carry; None: the client sent it all
     reply: Reply = field(default_factory=Reply)
     task: asyncio.Task[None] | None = None
     started: bool = False
     generating: bool = True
     stopped: Status | None = None  # why the generation was stopped from outside
     plan: Plan | None = None
+    receipt: dict[str, Any] | None = None  # of that plan
     target: Target | None = None
     flushed: int = 0  # chunks that are durable already
     published: int = 0  # chunks that other processes can read already

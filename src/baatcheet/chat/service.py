@@ -9,17 +9,18 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from baatcheet.auth.idempotency import IdempotencyKeyReused
 from baatcheet.auth.principal import Principal
 from baatcheet.chat.errors import (
     ContextLengthExceeded,
-    ModelNotFound,
     TurnNotFound,
+    model_not_found,
     problem_of_failure,
     problem_of_provider,
+    too_small,
 )
 from baatcheet.chat.feed import Outcome, Status, TurnFeed, TurnIdentity, error_of
 from baatcheet.chat.finished import finished_feed
@@ -32,9 +33,9 @@ from baatcheet.chat.store import (
     TurnRow,
     TurnStore,
 )
-from baatcheet.context.planning import ContextTooSmall, Item, OrphanToolResult, Plan
-from baatcheet.context.recents import Recent, RecentBranches
-from baatcheet.context.window import StoredMessage, Window, to_be_stored
+from baatcheet.context.history import History, StoredMessage, to_be_stored
+from baatcheet.context.manager import Asked, ContextManager
+from baatcheet.context.planning import ContextTooSmall, OrphanToolResult, Plan
 from baatcheet.conversations.errors import ConversationNotFound, MessageNotFound, TurnInProgress
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import DatabaseUnavailable
@@ -47,6 +48,7 @@ from baatcheet.providers.failover import complete_first, embed_first, stream_fir
 from baatcheet.providers.model import (
     AllProvidersFailed,
     Completion,
+    ModelCard,
     ProviderError,
     Target,
     Usage,
@@ -68,18 +70,19 @@ class ChatService:
         *,
         store: TurnStore,
         catalogue: Catalogue,
-        window: Window,
+        context: ContextManager,
         process: UUID,
         spend: Callable[[UUID, int], Awaitable[None]],
         metrics: Metrics,
+        truncation: Literal["auto", "disabled"] = "disabled",
     ) -> None:
         self._store = store
         self._catalogue = catalogue
-        self._window = window
+        self._context = context
         self._process = process
         self._metrics = metrics
+        self._truncation = truncation
         self._recorder = Recorder(store, spend=spend, metrics=metrics)
-        self._recents = RecentBranches(most_messages=window.max_messages, budget=window.max_tokens)
         self._draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self.runs: dict[UUID, Run] = {}
@@ -97,12 +100,14 @@ class ChatService:
         if self._draining:
             raise ShuttingDown("This server is shutting down; another will take over.")
         targets = await self._resolve(request.model) if request.model is not None else None
+        if not request.stateful and targets is not None:
+            targets = await self._wide_enough(targets, request)
         if request.attached:
             feed = TurnFeed(TurnIdentity(new_id(), who.user_id, request.model))
             self._launch(who, Run(feed), request, targets)
             return feed
-        recent = self._recent(request)
-        opening, new = await self._opening(who, request, recent)
+        known = await self._known(who, request)
+        opening, new = await self._opening(who, request, known)
         outcome, opened = await self._open(opening)
         if outcome == "joined":
             assert opened.turn is not None
@@ -120,15 +125,7 @@ class ChatService:
             reply_id=opening.reply,
             title=opened.title,
         )
-        if recent is not None and opened.head == recent.head:
-            history: Sequence[Item] = recent.items
-        else:
-            history = [self._window.item(message) for message in reversed(opened.history)]
-        items = [self._window.item(message) for message in new]
-        if opened.answer is not None:  # the message to answer is the newest of the branch
-            history, items = history[:-1], list(history[-1:])
-        system = opened.system_prompt if request.system_prompt is None else request.system_prompt
-        run = Run(TurnFeed(identity), history, items, system)
+        run = Run(TurnFeed(identity), self._asked(who, request, opening, opened, known, new))
         self._launch(who, run, request, targets)
         return run.feed
 
@@ -142,20 +139,50 @@ class ChatService:
                 raise
             return await self._store.open(opening)
 
-    def _recent(self, request: TurnRequest) -> Recent | None:
+    async def _known(self, who: Principal, request: TurnRequest) -> History | None:
         if request.conversation_id is None or request.at != "head" or request.answer is not None:
             return None
-        return self._recents.get(request.conversation_id)
+        return await self._context.known(who.user_id, request.conversation_id)
+
+    def _asked(
+        self,
+        who: Principal,
+        request: TurnRequest,
+        opening: Opening,
+        opened: Opened,
+        known: History | None,
+        new: Sequence[StoredMessage],
+    ) -> Asked | None:
+        """What there is to carry; None when the client sent it all."""
+        if not request.stateful:
+            return None
+        if opened.history is None and known is not None and known.head == opened.head:
+            history = known
+        else:
+            history = self._context.history(opened.head, opened.version, opened.history)
+        if opened.answer is not None:  # the message to answer is the newest of the branch
+            history, items = history._replace(items=history.items[:-1]), history.items[-1:]
+        else:
+            items = history.placed([self._context.item(message) for message in new])
+        return Asked(
+            history,
+            items,
+            who.user_id,
+            opening.conversation,
+            opened.system_prompt if request.system_prompt is None else request.system_prompt,
+            request.tools,
+            request.schema,
+        )
 
     async def complete(self, who: Principal, request: TurnRequest) -> Completion:
         """A stateless, unstreamed request: the provider's whole answer, passed on as it came. Its usage is recorded."""
         if self._draining:
             raise ShuttingDown("This server is shutting down; another will take over.")
-        targets = await self._resolve(request.model)
+        targets = await self._wide_enough(await self._resolve(request.model), request)
         created = time.time()
 
         async def body_for(target: Target) -> Mapping[str, Any]:
-            return {**request.parameters, "model": target.model.name, "messages": request.messages}
+            return await self._stateless_body(target, request)
 
         try:
             completed = await complete_first(targets, body_for)
@@ -172,7 +199,7 @@ class ChatService:
         try:
             targets = await self._catalogue.resolve_embedding(model)
         except UnknownModel as unknown:
-            raise _model_not_found(unknown) from None
+            raise model_not_found(unknown) from None
 
         async def body_for(target: Target) -> Mapping[str, Any]:
             return {**body, "model": target.model.name}
@@ -184,14 +211,18 @@ class ChatService:
         except AllProvidersFailed as failed:
             raise problem_of_failure(failed) from failed
 
+    async def model(self, name: str) -> ModelCard:
+        """Who would be asked first for `name`. Raises ModelNotFound."""
+        return (await self._resolve(name))[0].model
+
     async def _resolve(self, name: str | None) -> tuple[Target, ...]:
         try:
             return await self._catalogue.resolve(name)
         except UnknownModel as unknown:
-            raise _model_not_found(unknown) from None
+            raise model_not_found(unknown) from None
 
     async def _opening(
-        self, who: Principal, request: TurnRequest, recent: Recent | None
+        self, who: Principal, request: TurnRequest, known: History | None
     ) -> tuple[Opening, list[StoredMessage]]:
         new = (
             [await to_be_stored(new_id(), message) for message in request.messages]
@@ -203,13 +234,13 @@ class ChatService:
             user=who.user_id,
             process=self._process,
             reply=new_id(),
-            most=self._window.max_messages,
-            budget=self._window.max_tokens,
+            bounds=self._context.bounds,
             conversation=request.conversation_id or (new_id() if request.opens else None),
             new=request.opens,
             at=request.at,
             answer=request.answer,
-            known=recent.head if recent is not None else None,
+            known=known.head if known is not None else None,
+            known_version=known.version if known is not None else 0,
             model=request.model,
             key=request.idempotency_key,
             fingerprint=request.fingerprint,
@@ -269,9 +300,10 @@ class ChatService:
             targets = await self._resolve(run.feed.identity.model)
 
         async def body_for(target: Target) -> Mapping[str, Any]:
-            if not request.stateful:
-                return {**request.parameters, "model": target.model.name, "messages": request.messages}
-            run.plan = await self._plan(target, run, request)
+            if run.asked is None:
+                return await self._stateless_body(target, request)
+            run.plan = await self._plan(target, run.asked, request)
+            run.receipt = self._context.receipt(run.plan, target.model)
             return {**request.parameters, "model": target.model.name, "messages": run.plan.messages}
 
         async with stream_first(targets, body_for) as answering:
@@ -282,17 +314,35 @@ class ChatService:
                 if shown:
                     run.feed.push(shown)
 
-    async def _plan(self, target: Target, run: Run, request: TurnRequest) -> Plan:
-        limit = request.parameters.get("max_completion_tokens", request.parameters.get("max_tokens"))
-        tools = request.parameters.get("tools")
-        return await self._window.plan(
-            target.model,
-            system_prompt=run.system_prompt,
-            history=run.history,
-            new=run.new,
-            tools=tools if isinstance(tools, list) else None,
-            reply_tokens=limit if isinstance(limit, int) else None,
-        )
+    async def _stateless_body(self, target: Target, request: TurnRequest) -> Mapping[str, Any]:
+        messages = request.messages
+        if self._truncates(request):
+            messages = await self._context.fitted(target.model, request.prompt)
+        return {**request.parameters, "model": target.model.name, "messages": messages}
+
+    def _truncates(self, request: TurnRequest) -> bool:
+        return (request.truncation or self._truncation) == "auto"
+
+    async def _wide_enough(self, targets: tuple[Target, ...], request: TurnRequest) -> tuple[Target, ...]:
+        """Those of `targets` that a stateless request may be sent to. Raises ContextLengthExceeded."""
+        if self._truncates(request):
+            return targets
+        excess = [await self._context.excess(target.model, request.prompt) for target in targets]
+        if not any(excess):
+            return targets
+        wide = tuple([target for target, over in zip(targets, excess, strict=True) if not over])
+        if not wide:
+            window = max([target.model.context_window for target in targets])
+            raise ContextLengthExceeded(
+                f"The messages, the tools and the reply that was asked for take about {min(excess):,} tokens more than "
+                f"the {window:,} of the model's window. Shorten them, or send truncation: auto.",
+                param="messages",
+            )
+        return wide
+
+    async def _plan(self, target: Target, asked: Asked, request: TurnRequest) -> Plan:
+        config = self._context.reserving(request.reply_tokens)
+        return await self._context.plan(target.model, asked, config)
 
     # Recording ---------------------------------------------------------------------------------------------
 
@@ -306,7 +356,8 @@ class ChatService:
             self._end(run, outcome)
             self._background(self._recorder.save(run, closing))
         elif await self._recorder.save(run, closing):
-            self._remember(run, outcome, closing)
+            self._remember(run, closing)
+            self._learn(run)
             self._end(run, outcome)
         else:
             outcome = await self._recorder.standing(run, outcome)
@@ -321,13 +372,22 @@ class ChatService:
         if outcome.usage is not None:
             await self._recorder.account(who, outcome.usage)
 
-    def _remember(self, run: Run, outcome: Outcome, closing: Closing) -> None:
-        """The branch that has just grown is probably the one that grows next."""
-        identity, reply = run.feed.identity, closing.message
-        if identity.conversation_id is None or identity.reply_id is None or reply is None:
+    def _remember(self, run: Run, closing: Closing) -> None:
+        """The branch has grown by what was asked, and by the reply if there is one."""
+        identity, reply, asked = run.feed.identity, closing.message, run.asked
+        if asked is None or asked.conversation is None:
             return
-        said = StoredMessage(identity.reply_id, "assistant", reply.content, reply.tokens, reply.parts)
-        self._recents.put(identity.conversation_id, (*run.history, *run.new, self._window.item(said)))
+        said = list(asked.new)
+        if reply is not None and identity.reply_id is not None:
+            message = StoredMessage(identity.reply_id, "assistant", reply.content, reply.tokens, reply.parts)
+            said.append(self._context.item(message))
+        self._context.remember(identity.user_id, asked.conversation, asked.history.grown(said), run.plan)
+
+    def _learn(self, run: Run) -> None:
+        """What the provider itself counted tells how far an estimate was off."""
+        usage = run.reply.usage
+        if usage is not None and run.plan is not None and run.target is not None and run.asked is not None:
+            self._context.learn(run.target.model, run.asked, run.plan, usage.prompt_tokens)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         if not run.unsaved:
@@ -407,7 +467,7 @@ def _told(error: BaseException, run: Run) -> Problem:
         case OrphanToolResult():
             return BadRequest(f"There is {error}: send results right after the calls that they answer.")
         case ContextTooSmall():
-            return ContextLengthExceeded(f"{str(error)[0].upper()}{str(error)[1:]}.")
+            return too_small(error)
         case Problem():
             return error
         case _:
@@ -432,10 +492,3 @@ def _refusal(outcome: str, opened: Opened, request: TurnRequest) -> Problem:
         case "no-message":
             return MessageNotFound(request.answer or request.at, param="message_id")
     raise ValueError(outcome)
-
-
-def _model_not_found(unknown: UnknownModel) -> ModelNotFound:
-    near = f" Did you mean {unknown.near[0]}?" if unknown.near else ""
-    return ModelNotFound(
-        f"There is no model {unknown.name!r}.{near} GET /v1/models lists them.", param="model"
-    )

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from baatcheet.context.window import StoredMessage
+from baatcheet.context.history import Bounds, StoredHistory, StoredMessage
 from baatcheet.kit.batching import Batcher
 from baatcheet.platform.database import Database, DatabaseUnavailable, is_unavailable
 
@@ -36,13 +36,13 @@ class Opening(msgspec.Struct, frozen=True):
     user: UUID
     process: UUID
     reply: UUID
-    most: int
-    budget: int
+    bounds: Bounds
     conversation: UUID | None = None
     new: NewConversation | None = None
     at: str = "head"  # "head", "root", or the id of the message to continue from
     answer: UUID | None = None  # an existing message to answer again
-    known: UUID | None = None  # the head whose history the caller has
+    known: UUID | None = None  # the head whose history the caller has …
+    known_version: int = 0  # … and the version of the context that it is of
     model: str | None = None
     key: str | None = None
     fingerprint: str | None = None  # hexadecimal
@@ -50,14 +50,15 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What the conversation holds; `history` is newest first, and empty when its head is the known one."""
+    """What the conversation holds; `history` is None when the caller knows it."""
 
     head: UUID | None = None
     answer: UUID | None = None  # the message that is answered, where it was there already
     title: str | None = None
     system_prompt: str | None = None
     model: str | None = None
-    history: list[StoredMessage] = []
+    version: int = 0
+    history: StoredHistory | None = None
     turn: UUID | None = None  # the other turn, where one stood in the way
 
 

@@ -1,11 +1,14 @@
 """Token counts: exact for OpenAI's vocabularies, offline, and never on the event loop beyond a size.
 
-The vocabularies are files of this package (OpenAI's own cl100k_base and o200k_base, MIT licence), whose hashes
-tiktoken checks when it first uses them. A message's tokens are counted once, when it is written, by o200k_base.
+toktok counts, at some 100 MB/s whatever the text, without the interpreter's lock. It knows Unicode 16; tiktoken,
+which says what is right, knows Unicode 17, so the few texts with a character on which they differ are tiktoken's.
+Its vocabularies are files of this package (OpenAI's own cl100k_base and o200k_base, MIT licence), whose hashes it
+checks when it first uses them. A message's tokens are counted once, when it is written, by o200k_base.
 """
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -14,46 +17,66 @@ from typing import Any, TypeVar
 
 import msgspec
 import tiktoken
+from toktok._toktok import Tokenizer as Counter  # the package's own functions start a thread for every text
 
-from baatcheet.providers.model import Encoding
+from baatcheet.context import other_vocabularies
+from baatcheet.context.images import picture_tokens
+from baatcheet.context.pieces import PIECE, pieces
+from baatcheet.providers.families import GPT_4O_IMAGES
+from baatcheet.providers.model import Encoding, OpenAIEncoding
 
 VOCABULARIES = Path(__file__).parent / "vocabularies"
 Answer = TypeVar("Answer")
 
-STORED_ENCODING: Encoding = "o200k_base"
-INLINE_CHARACTERS = 16_384  # about a millisecond of counting; more goes to a thread
+STORED_ENCODING: OpenAIEncoding = "o200k_base"
+INLINE_CHARACTERS = 16_384  # a fraction of a millisecond of counting; more goes to a thread
 MESSAGE_OVERHEAD = 4  # tokens that a chat format spends per message (OpenAI cookbook: 3, and 1 for a name)
 REPLY_PRIMING = 3
-IMAGE_TOKENS = 1_105  # a high-detail image of 1024 x 1024 (OpenAI's vision guide: 85 + 6 x 170)
+IMAGE_TOKENS = GPT_4O_IMAGES.worst  # what a picture whose size is not known is counted as when it is stored
+
+# A character of Unicode 17, or the long s, which only one of the two takes for that of a contraction.
+_DISPUTED = re.compile(
+    "[^\x00-\u017e\u0180-\u088e\u0890-\u0c5b\u0c5d-\u0cdb\u0cdd-\u1ace\u1b00-\ua7cd\ua7d0\ua7d1\ua7d3"
+    "\ua7d5-\ua7f0\ua7f2-\uffff"
+    "\U0001e700-\U0002b739\U00010000-\U0001093f\U0001095a-\U00010ec4\U00010ec8-\U00010ef9"
+    "\U00010efc-\U00011b5f\U00011b68-\U00011daf\U00011dea-\U00016e9f\U00016ed4-\U00016ff1"
+    "\U00016ff7-\U000187f7\U00018800-\U00018d08\U00018d1f-\U00018d7f\U00018df3-\U0001e6bf"
+    "\U0002b740-\U0002cea1\U0002ceae-\U000323af\U0003347a-\U0010ffff]"
+)
 
 # tiktoken's pattern engine gives up, with a panic, on a run of a million blanks that no line break ends.
 BLANK_LIMIT = 900_000
-_SEAM = (
-    65_536  # a longer run is encoded in parts, at one token more or less a seam: nobody else knows its count
+_PART = (
+    65_536  # a longer run is encoded in parts, at one token more or less a part: nobody else knows its count
 )
 _BLANKS = (
     "\t\v\f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 )
-# A megabyte of one letter takes a third of a second. The very long wait for each other, and nobody for them.
+# Sixteen megabytes take a fifth of a second. The very long wait for each other, and nobody for them.
 VERY_LONG = 500_000  # characters
 _threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="counting")
 _thread_of_the_very_long = ThreadPoolExecutor(1, thread_name_prefix="counting-long")
 
 
 @cache
-def encoding(name: Encoding) -> tiktoken.Encoding:
+def _counter(name: OpenAIEncoding) -> Counter:
+    return Counter(name, "")
+
+
+@cache
+def encoding(name: OpenAIEncoding) -> tiktoken.Encoding:
     """The vocabulary `name`. Raises ValueError when its file is not the published one."""
     os.environ["TIKTOKEN_CACHE_DIR"] = str(VOCABULARIES)  # tiktoken's own way to be told where its files are
     return tiktoken.get_encoding(name)
 
 
 def warm_up() -> None:
-    """Read the vocabulary now (0.4 s), so that no request has to wait for it."""
-    encoding(STORED_ENCODING)
+    """Read the vocabulary now (half a second), so that no request has to wait for it."""
+    count("", "o200k_base")
 
 
 @cache
-def _one_piece(name: Encoding) -> tiktoken.Encoding:
+def _one_piece(name: OpenAIEncoding) -> tiktoken.Encoding:
     """The vocabulary `name` for a text that its pattern does not divide."""
     ranks = encoding(name)._mergeable_ranks  # noqa: SLF001 - what tiktoken's own README extends an encoding with
     return tiktoken.Encoding(
@@ -61,13 +84,13 @@ def _one_piece(name: Encoding) -> tiktoken.Encoding:
     )
 
 
-def encode(text: str, name: Encoding = STORED_ENCODING) -> list[int]:
+def encode(text: str, name: OpenAIEncoding = "o200k_base") -> list[int]:
     """The tokens of `text`, special tokens taken as the plain text that they are here. Any text will do."""
     tokens: list[int] = []
     for piece, whole in around_blanks(text, BLANK_LIMIT):
         if whole:
-            for at in range(0, len(piece), _SEAM):
-                tokens += _one_piece(name).encode_ordinary(piece[at : at + _SEAM])
+            for at in range(0, len(piece), _PART):
+                tokens += _one_piece(name).encode_ordinary(piece[at : at + _PART])
         else:
             tokens += encoding(name).encode_ordinary(piece)
     return tokens
@@ -99,37 +122,68 @@ def _leading_blanks(text: str) -> int:
     return len(text) - len(text.lstrip(_BLANKS))
 
 
-def count(text: str, name: Encoding = STORED_ENCODING) -> int:
-    """The number of tokens of `text`, special tokens counted as the plain text that they are here."""
-    return len(encode(text, name))
+def is_disputed(text: str) -> bool:
+    """Whether `text` has a character on which toktok and tiktoken may differ."""
+    if text.isascii():
+        return False
+    return any(_DISPUTED.search(text, at, at + PIECE) for at in range(0, len(text), PIECE))
+
+
+def _is_encodable(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def count(text: str, name: Encoding = "o200k_base") -> int:
+    """The number of tokens of `text`, special tokens counted as the plain text that they are here.
+
+    By o200k_base where another vocabulary is not installed.
+    """
+    if name != "o200k_base" and name != "cl100k_base":  # noqa: PLR1714 - mypy narrows by these
+        if other_vocabularies.INSTALLED:
+            return other_vocabularies.count(text, name)
+        name = "o200k_base"
+    counter = _counter(name)
+    if not _is_encodable(text):  # an unpaired surrogate counts as what UTF-8 has in its place
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if not is_disputed(text):
+        tokens: int = counter.count(text)
+        return tokens
+    return sum(
+        len(encode(piece, name)) if is_disputed(piece) else counter.count(piece) for piece in pieces(text)
+    )
 
 
 async def aside(length: int, work: Callable[[], Answer]) -> Answer:
-    """Do what is mostly encoding, of `length` characters, in a thread: tiktoken lets go of the interpreter's lock."""
+    """Do what is mostly counting, of `length` characters, in a thread: it lets go of the interpreter's lock."""
     threads = _threads if length <= VERY_LONG else _thread_of_the_very_long
     return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-async def count_aside(text: str, name: Encoding = STORED_ENCODING) -> int:
+async def count_aside(text: str, name: Encoding = "o200k_base") -> int:
     """`count`, in a thread when the text is long."""
     if len(text) <= INLINE_CHARACTERS:
         return count(text, name)
     return await aside(len(text), partial(count, text, name))
 
 
+def counted_text(content: str, parts: Mapping[str, Any] | None) -> str:
+    """The text that stands for a whole message, tool calls and names included."""
+    if not parts:
+        return content
+    keys = ("tool_calls", "refusal", "name", "tool_call_id")
+    beside = [msgspec.json.encode(parts[key]).decode() for key in keys if parts.get(key)]
+    return "\n".join([content, *beside])
+
+
 def countable(content: str, parts: Mapping[str, Any] | None) -> tuple[str, int]:
     """The text that stands for a whole message, and the tokens to add for what is not text."""
-    if not parts:
-        return content, MESSAGE_OVERHEAD
-    extra = MESSAGE_OVERHEAD
-    texts = [content]
-    content_parts = parts.get("content")
-    for part in content_parts if isinstance(content_parts, list) else ():
-        if isinstance(part, Mapping) and part.get("type") != "text":
-            extra += IMAGE_TOKENS
-    keys = ("tool_calls", "refusal", "name", "tool_call_id")
-    texts += [msgspec.json.encode(parts[key]).decode() for key in keys if parts.get(key)]
-    return "\n".join(texts), extra
+    return counted_text(content, parts), MESSAGE_OVERHEAD + picture_tokens(parts, GPT_4O_IMAGES)
 
 
 async def count_message(content: str, parts: Mapping[str, Any] | None) -> int:

@@ -1,56 +1,86 @@
 """Leaving out the middle of a message that is too large."""
 
+from collections.abc import Callable
 from typing import Any
 
-from baatcheet.context import counting
 from baatcheet.context.planning import Item
-from baatcheet.conversations.wire import text_of
-from baatcheet.providers.model import Encoding
+from baatcheet.context.tokenizers import Tokenizer, Tokenizers
+from baatcheet.conversations.wire import stored_form, text_of
 
 MARKER = "\n[… {} tokens left out …]\n"
+LONGEST = 128  # characters of a token
+CLOSE = 16  # an end may be short of what it could be by one part in so many
+TRIES = 24
+
+Count = Callable[[str], int]
+Part = Callable[[int], str]
+"""So many characters of one end of a text."""
 
 
-def cut_middle(text: str, tokens: int, name: Encoding = counting.STORED_ENCODING) -> str:
+def cut_middle(text: str, tokens: int, tokenizer: Tokenizer = Tokenizers.stored) -> str:
     """The beginning and the end of `text`, with a marker between, in at most `tokens` tokens."""
     # Only the ends matter: what a budget can hold is bounded in characters, so that a 16 MB text costs no more
-    # than one that just does not fit. No token of the vocabularies is longer than 128 characters.
-    reach = max(tokens, 1) * 128
-    total = counting.count(text, name) if len(text) <= 2 * reach else len(text) // 4
+    # than one that just does not fit.
+    count = tokenizer.count
+    reach = max(tokens, 1) * LONGEST
+    total = count(text) if len(text) <= 2 * reach else max(len(text) // 4, tokens + 1)
     if total <= tokens:
         return text
-    vocabulary = counting.encoding(name)
-    head = counting.encode(text[:reach], name)
-    tail = counting.encode(text[-reach:], name)
     marker = MARKER.format(total - tokens)
-    keep = max(0, tokens - counting.count(marker, name) - 2)
-    while True:
-        first, last = keep - keep // 2, keep // 2
-        start = vocabulary.decode(head[:first], errors="ignore")
-        end = vocabulary.decode(tail[len(tail) - last :], errors="ignore") if last else ""
-        shorter = start + marker + end
-        over = counting.count(shorter, name) - tokens
+    keep = max(0, tokens - count(marker) - 2)
+    while keep > 0:
+        head = _longest(lambda size: text[:size], len(text), keep - keep // 2, count)
+        tail = _longest(lambda size: text[len(text) - size :], len(text) - len(head), keep // 2, count)
+        shorter = head + marker + tail
+        over = count(shorter) - tokens
         if over <= 0:
             return shorter
-        if keep == 0:
-            return vocabulary.decode(head[: max(tokens, 0)], errors="ignore")
-        keep = max(0, keep - over)
+        keep -= over
+    return _longest(lambda size: text[:size], len(text), max(tokens, 0), count)
 
 
-def cut_item(item: Item, tokens: int) -> Item:
+def _longest(part: Part, most: int, tokens: int, count: Count) -> str:
+    """About the longest part of at most `most` characters that has at most `tokens` tokens."""
+    if tokens <= 0:
+        return ""
+    most = min(most, tokens * LONGEST)
+    fits, too_long = 0, most + 1
+    size = min(most, tokens * 4)
+    for _ in range(TRIES):
+        found = count(part(size))
+        if found <= tokens:
+            fits = size
+            if size == most or tokens - found <= tokens // CLOSE // 4:
+                break
+        else:
+            too_long = size
+        if too_long - fits <= 1:
+            break
+        guess = size * tokens // max(found, 1)
+        size = min(max(guess, fits + 1), too_long - 1)
+        if size - fits > (too_long - fits) * 15 // 16 and too_long <= most:  # no slower than halving, nearly
+            size = (fits + too_long) // 2
+    return part(fits)
+
+
+def cut_item(item: Item, tokens: int, tokenizer: Tokenizer = Tokenizers.stored) -> Item:
     """`item` in at most `tokens` tokens, the chat format's own included. What is not text stays or goes whole."""
-    text, wire = _text_of(item.wire)
-    beside = item.tokens - counting.count(text)
+    text, wire = text_of(item.wire.get("content")), item.wire
+    beside = _cost(_with_text(wire, ""), tokenizer)
+    if tokens <= beside and isinstance(wire.get("content"), list):  # images alone are too much: they go
+        wire = {**wire, "content": ""}
+        beside = _cost(wire, tokenizer)
     room = tokens - beside
-    if room < 1 and isinstance(item.wire.get("content"), list):  # images alone are too much: they go
-        wire = {**item.wire, "content": ""}
-        room, beside = tokens - counting.MESSAGE_OVERHEAD, counting.MESSAGE_OVERHEAD
-    shorter = cut_middle(text, max(0, room))
-    return Item(_with_text(wire, shorter), beside + counting.count(shorter), item.id)
+    while True:
+        shorter = _with_text(wire, cut_middle(text, max(0, room), tokenizer))
+        cost = _cost(shorter, tokenizer)
+        if cost <= tokens or room <= 0:
+            return item._replace(wire=shorter, tokens=cost)
+        room -= cost - tokens  # the text and what is beside it are not always counted apart
 
 
-def _text_of(wire: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    content = wire.get("content")
-    return text_of(content), wire
+def _cost(wire: dict[str, Any], tokenizer: Tokenizer) -> int:
+    return tokenizer.message(*stored_form(wire))
 
 
 def _with_text(wire: dict[str, Any], text: str) -> dict[str, Any]:

@@ -1,66 +1,170 @@
-"""The ends of branches that were seen lately, so that a turn need not read them again.
+"""The ends of branches that were seen lately: in this process's memory, and in Redis for every process.
 
-Messages never change, so the id of a branch's last message names the whole branch: what is kept under it can be
-forgotten but never stale. The database is asked for a history only when it knows another head.
+Messages never change, so a branch is named by the id of its last message, and its context by that and the number of
+summaries made of the conversation. What is kept under the two can be forgotten but never stale: whoever uses it asks
+the database for both, in the statement that opens the turn, and is sent the history when they differ.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 from uuid import UUID
 
-from baatcheet.context.planning import Item
+import msgspec
 
-MOST_CHARACTERS = 8_000_000  # of text kept in all, some 20 MB of memory
+from baatcheet.context.history import History
+from baatcheet.context.planning import Item, Summary
+from baatcheet.platform.cache import Cache, tolerated
+from baatcheet.platform.logging import get_logger
+
+log = get_logger(__name__)
+
+MOST_CHARACTERS = 8_000_000  # of text kept in this process, some 20 MB of memory
 OVERHEAD = 300  # what a message weighs beside its text
 LARGEST = 256_000  # characters of one branch; a larger one is read again
+TTL = 3600.0  # seconds that Redis keeps one
+FORM = 1  # of what is kept there
 
 
-class Recent(NamedTuple):
-    """The end of a branch, oldest message first."""
+class _CachedItem(msgspec.Struct, frozen=True):
+    id: UUID
+    wire: dict[str, Any]
+    tokens: int
+    depth: int
+    cut: bool = False
 
+
+class _CachedSummary(msgspec.Struct, frozen=True):
+    text: str
+    tokens: int
+    last: int
+    made_by: str
+
+
+class _CachedContext(msgspec.Struct, frozen=True):
+    """What Redis holds under `context:{conversation_id}`, as JSON."""
+
+    form: int
+    user: UUID
+    conversation: UUID
     head: UUID
-    items: tuple[Item, ...]
-    characters: int
+    version: int
+    items: tuple[_CachedItem, ...]
+    summary: _CachedSummary | None = None
 
 
 class RecentBranches:
-    """Per conversation, the branch that ended last. The least recently used go first."""
+    """Per conversation, the branch that was read or grew last. The least recently used go first."""
 
-    def __init__(self, *, most_messages: int, budget: int, capacity: int = MOST_CHARACTERS) -> None:
+    def __init__(
+        self, *, most_messages: int, budget: int, capacity: int = MOST_CHARACTERS, cache: Cache | None = None
+    ) -> None:
         self._most_messages = most_messages
         self._budget = budget
         self._capacity = capacity
-        self._kept: OrderedDict[UUID, Recent] = OrderedDict()
+        self._cache = cache
+        self._kept: OrderedDict[UUID, tuple[History, int]] = OrderedDict()
         self._characters = 0
 
-    def get(self, conversation: UUID) -> Recent | None:
-        """What is known of the conversation. The caller must compare its head with the database's."""
+    def get(self, conversation: UUID) -> History | None:
+        """What this process knows of the conversation."""
         found = self._kept.get(conversation)
-        if found is not None:
-            self._kept.move_to_end(conversation)
-        return found
+        if found is None:
+            return None
+        self._kept.move_to_end(conversation)
+        return found[0]
 
-    def put(self, conversation: UUID, items: Sequence[Item]) -> None:
-        """Keep the end of a branch: as much of it as the database itself would read for a turn."""
-        old = self._kept.pop(conversation, None)
-        if old is not None:
-            self._characters -= old.characters
+    async def find(self, user: UUID, conversation: UUID) -> History | None:
+        """What this process knows, else what Redis does. Never raises, and waits for Redis only briefly."""
+        found = self.get(conversation)
+        if found is not None or self._cache is None:
+            return found
+        raw = None
+        with tolerated(
+            because="the history is read instead"
+        ):  # what lies under the key may be of another kind
+            raw = await self._cache.get(_key(conversation))
+        if raw is None:
+            return None
+        try:
+            cached = msgspec.json.decode(raw, type=_CachedContext)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.warning("context.cache_unreadable", reason=str(error), conversation_id=str(conversation))
+            return None
+        if (cached.form, cached.user, cached.conversation) != (FORM, user, conversation):
+            return None
+        history = _thawed(cached)
+        self.put(conversation, history)
+        return history
+
+    def put(self, conversation: UUID, history: History) -> History | None:
+        """Keep the end of a branch: as much of it as the database itself would send. None when it is too large."""
+        self._forget(conversation)
         tokens = characters = 0
-        kept: list[Item] = []
-        for item in reversed(items):
-            if len(kept) == self._most_messages or tokens > self._budget:
-                break
-            content = item.wire["content"]
-            if content.__class__ is not str or characters > LARGEST:
-                return  # images, or too much text: it is read again when it is needed
-            kept.append(item)
+        at = len(history.items)
+        while at > 0 and len(history.items) - at < self._most_messages and tokens <= self._budget:
+            item = history.items[at - 1]
+            content = item.wire.get("content")
+            if not isinstance(content, str | None) or characters > LARGEST or item.id is None:
+                return None  # images, or too much text: it is read again when it is needed
+            at -= 1
             tokens += item.tokens
-            characters += len(content) + OVERHEAD
-        if not kept or (head := kept[0].id) is None:
-            return
-        self._kept[conversation] = Recent(head, tuple(reversed(kept)), characters)
+            characters += len(content or "") + OVERHEAD + len(str(item.wire.get("tool_calls", "")))
+        if history.head is None or at == len(history.items):
+            return None
+        kept = history._replace(items=history.items[at:])
+        self._kept[conversation] = (kept, characters)
         self._characters += characters
         while self._characters > self._capacity:
-            _, gone = self._kept.popitem(last=False)
-            self._characters -= gone.characters
+            _, (_, gone) = self._kept.popitem(last=False)
+            self._characters -= gone
+        return kept
+
+    async def share(self, user: UUID, conversation: UUID, history: History) -> None:
+        """Keep it for every process. A cache that is away costs nothing but a later query."""
+        if self._cache is not None and history.head is not None:
+            document = msgspec.json.encode(_frozen(user, conversation, history.head, history))
+            await self._cache.put(_key(conversation), document, seconds=TTL)
+
+    def _forget(self, conversation: UUID) -> None:
+        old = self._kept.pop(conversation, None)
+        if old is not None:
+            self._characters -= old[1]
+
+
+def _key(conversation: UUID) -> str:
+    return f"context:{conversation}"
+
+
+def _frozen(user: UUID, conversation: UUID, head: UUID, history: History) -> _CachedContext:
+    summary = history.summary
+    return _CachedContext(
+        FORM,
+        user,
+        conversation,
+        head,
+        history.version,
+        tuple(
+            [
+                _CachedItem(item.id, item.wire, item.tokens, item.depth, item.cut)
+                for item in history.items
+                if item.id is not None
+            ]
+        ),
+        _CachedSummary(summary.item.wire["content"], summary.item.tokens, summary.last, summary.made_by)
+        if summary
+        else None,
+    )
+
+
+def _thawed(cached: _CachedContext) -> History:
+    summary = cached.summary
+    return History(
+        cached.head,
+        cached.version,
+        tuple([Item(item.wire, item.tokens, item.id, item.cut, item.depth) for item in cached.items]),
+        Summary(
+            Item({"role": "user", "content": summary.text}, summary.tokens), summary.last, summary.made_by
+        )
+        if summary
+        else None,
+    )

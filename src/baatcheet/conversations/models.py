@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, func, text
+from sqlalchemy import BigInteger, CheckConstraint, FetchedValue, ForeignKey, Index, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -36,6 +36,7 @@ class Conversation(Base):
     head_id: Mapped[UUID | None]  # no foreign key: it is written in the statement that writes the message
     token_total: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     message_count: Mapped[int] = mapped_column(server_default=text("0"))
+    context_version: Mapped[int] = mapped_column(server_default=text("0"))  # counts the summaries made of it
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
 
@@ -50,6 +51,7 @@ class Message(Base):
         Index("idx_message_role", "conversation_id", "role", text("id DESC")),
         Index("idx_message_parent", "parent_id"),
         Index("idx_message_turn", "turn_id"),
+        Index("idx_message_branch", "branch_id", text("depth DESC")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -57,6 +59,9 @@ class Message(Base):
     user_id: Mapped[UUID]
     parent_id: Mapped[UUID | None]
     turn_id: Mapped[UUID | None]
+    # Where it stands in the tree, set by a trigger: the first message of its branch, and the messages above it.
+    branch_id: Mapped[UUID] = mapped_column(server_default=FetchedValue())
+    depth: Mapped[int] = mapped_column(server_default=FetchedValue())
     role: Mapped[str] = mapped_column(Text)
     content: Mapped[str] = mapped_column(Text)
     parts: Mapped[dict[str, Any] | None] = mapped_column(JSONB)

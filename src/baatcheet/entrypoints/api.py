@@ -25,11 +25,14 @@ from baatcheet.auth.access import Door
 from baatcheet.auth.guard import FailureGuard
 from baatcheet.auth.rate_limits import FailureLimit, RateLimits
 from baatcheet.auth.service import Authenticator, Tokens, Users
-from baatcheet.chat import turns
+from baatcheet.chat import context_endpoints, token_counts, turns
+from baatcheet.context.calibration_keeper import CalibrationKeeper
 from baatcheet.context.counting import count_aside, warm_up
+from baatcheet.context.tokenizers import Tokenizers
 from baatcheet.conversations import endpoints as conversation_endpoints
 from baatcheet.conversations.service import Conversations
 from baatcheet.entrypoints import health as health_endpoints
+from baatcheet.entrypoints.contexts import build_context
 from baatcheet.entrypoints.streaming import StreamingRoutes, build_chat, describe
 from baatcheet.kit.ids import new_id
 from baatcheet.platform import failures, logging, openapi
@@ -53,6 +56,8 @@ ROUTERS = (
     auth_endpoints.router,
     project_endpoints.router,
     conversation_endpoints.router,
+    context_endpoints.router,
+    token_counts.router,
     turns.router,
     health_endpoints.router,
 )
@@ -169,11 +174,20 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     sampler = Sampler(telemetry.metrics, pool=db.pool_use, cache_available=lambda: cache.available)
     sampler.start()
     stack.push_async_callback(sampler.close)
+    state.tokenizers = tokenizers = Tokenizers()
+    calibrations = CalibrationKeeper(tokenizers, db)
+    await calibrations.start()
+    stack.push_async_callback(calibrations.close)
+    state.context = context = build_context(
+        settings.context, db=db, cache=cache, catalogue=catalogue, tokenizers=tokenizers
+    )
+    stack.push_async_callback(lambda: context.close(settling()))
     state.streaming = chat = build_chat(
         settings,
         db=db,
         cache=cache,
         catalogue=catalogue,
+        context=context,
         authenticator=authenticator,
         limits=state.rate_limits,
         process=new_id(),

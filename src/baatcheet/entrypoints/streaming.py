@@ -18,7 +18,7 @@ from baatcheet.chat.relay import Relay
 from baatcheet.chat.service import ChatService
 from baatcheet.chat.serving import Gate
 from baatcheet.chat.store import TurnStore
-from baatcheet.context.window import Window
+from baatcheet.context.manager import ContextManager
 from baatcheet.openai_api import openapi as openai_openapi
 from baatcheet.openai_api.endpoints import OpenAiApi
 from baatcheet.platform.asgi import ROUTE, Receive, Scope, Send
@@ -68,6 +68,7 @@ def build_chat(
     db: Database,
     cache: Cache,
     catalogue: Catalogue,
+    context: ContextManager,
     authenticator: Authenticator,
     limits: RateLimits,
     process: UUID,
@@ -78,10 +79,11 @@ def build_chat(
     service = ChatService(
         store=store,
         catalogue=catalogue,
-        window=Window(settings.context),
+        context=context,
         process=process,
         spend=limits.spend_tokens,
         metrics=metrics,
+        truncation=settings.context.truncation,
     )
     gate = Gate(authenticator, limits)
     return Chat(

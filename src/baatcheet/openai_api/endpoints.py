@@ -79,6 +79,7 @@ class CompletionBody(msgspec.Struct):
     stop: str | list[str] | None = None
     seed: int | None = None
     logprobs: bool | None = None
+    truncation: Literal["auto", "disabled"] | None = None
 
 
 class EmbeddingsBody(msgspec.Struct):
@@ -88,7 +89,7 @@ class EmbeddingsBody(msgspec.Struct):
     dimensions: int | None = None
 
 
-_OURS = frozenset({"messages", "model", "stream", "stream_options", "conversation"})
+_OURS = frozenset({"messages", "model", "stream", "stream_options", "conversation", "truncation"})
 
 
 class OpenAiApi:
@@ -182,6 +183,7 @@ class OpenAiApi:
                 parameters=parameters,
                 idempotency_key=key,
                 fingerprint=fingerprint("/v1/chat/completions", body) if key else None,
+                truncation=wanted.truncation,
                 attached=key is None,
             )
         system, new = _split(wanted, messages)

@@ -61,6 +61,11 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+Vocabulary = Literal[
+    "o200k_base", "cl100k_base", "llama3", "deepseek_v3", "gemma2", "gemma3", "qwen3", "mistral_v3"
+]
+
+
 class CustomProvider(Group):
     """One OpenAI-compatible server, as written in BAATCHEET_PROVIDERS."""
 
@@ -72,7 +77,7 @@ class CustomProvider(Group):
     embedding_models: tuple[str, ...] = ()
     default_model: str | None = None
     context_window: int = Field(32_768, gt=0, description="Tokens, for models that say nothing of theirs.")
-    encoding: Literal["o200k_base", "cl100k_base"] = "o200k_base"
+    encoding: Vocabulary | None = Field(None, description="Their vocabulary; unset: as their names say.")
     allow_insecure: bool = Field(False, description="Allow http:// to an address that is not loopback.")
     headers: Headers = Field(default_factory=dict)
 
@@ -253,6 +258,22 @@ class ContextSettings(Group):
         1024,
         ge=16,
         description="Tokens of the model's window kept free for its reply, unless the request says more.",
+    )
+    truncation: Annotated[Literal["disabled", "auto"], Env("BAATCHEET_CONTEXT_TRUNCATION", "auto")] = Field(
+        "disabled",
+        description="What becomes of a request without a conversation that is too long for its model, unless it says "
+        "`truncation` itself: `auto` leaves out its oldest messages, `disabled` refuses it.",
+    )
+    summary_model: Annotated[str | None, Env("BAATCHEET_SUMMARY_MODEL", "groq/llama-3.1-8b-instant")] = Field(
+        None,
+        description="Model that summarises what no longer fits; unset: sentences are picked without one.",
+    )
+    embedding_model: Annotated[
+        str | None, Env("BAATCHEET_EMBEDDING_MODEL", "openai/text-embedding-3-small")
+    ] = Field(
+        None,
+        description="Embedding model that helps to find older messages (needs the extension pgvector); unset: words "
+        "alone are searched.",
     )
 
 

@@ -202,8 +202,12 @@ def _custom(settings: ProviderSettings) -> list[Configured]:
 
 
 def _custom_profile(custom: CustomProvider) -> Profile:
+    stated = "context_window" in custom.model_fields_set
+
     def known(name: str, *, embedding: bool) -> Known:
-        return Known(name, custom.context_window, encoding=custom.encoding, embedding=embedding)
+        return Known(
+            name, custom.context_window, encoding=custom.encoding, embedding=embedding, window_stated=stated
+        )
 
     names = custom.models
     if names and custom.default_model and custom.default_model not in names:
@@ -217,6 +221,7 @@ def _custom_profile(custom: CustomProvider) -> Profile:
         open=not custom.models,
         discover=not custom.models,
         default_window=custom.context_window,
+        window_stated=stated,
         default_encoding=custom.encoding,
         headers=dict(custom.headers),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from baatcheet.kit.text import unstorable
 from baatcheet.providers.model import ModelCard
-from baatcheet.providers.profiles import Profile
+from baatcheet.providers.profiles import GUESS, Profile, encoding_of
 
 REFRESH = 300.0  # seconds between two looks at a provider that answers
 RETRY = 30.0  # at one that does not, or that may come and go
@@ -61,11 +61,14 @@ class Listing:
 
     def unlisted(self, name: str) -> ModelCard:
         """A card for a model that the list does not hold."""
+        encoding = self._profile.default_encoding or encoding_of(name)
         return ModelCard(
             provider=self._profile.name,
             name=name,
             context_window=self._profile.default_window,
-            encoding=self._profile.default_encoding,
+            window_stated=self._profile.window_stated,
+            encoding=encoding or GUESS,
+            exact_encoding=encoding is not None,
             embedding=_EMBEDS.search(name) is not None,
         )
 
@@ -150,11 +153,14 @@ def _card(profile: Profile, name: str, entry: Mapping[str, Any], known: ModelCar
     output = _first_size(
         entry.get("max_completion_tokens"), _part(entry, "top_provider").get("max_completion_tokens")
     )
+    encoding = profile.default_encoding or encoding_of(name)
     card = known or ModelCard(
         provider=profile.name,
         name=name,
         context_window=window or profile.default_window,
-        encoding=profile.default_encoding,
+        window_stated=window is not None or profile.window_stated,
+        encoding=encoding or GUESS,
+        exact_encoding=encoding is not None,
         embedding=_EMBEDS.search(name) is not None,
         vision="image" in _names(_part(entry, "architecture").get("input_modalities")),
         tools="supported_parameters" not in entry or "tools" in _names(entry["supported_parameters"]),
@@ -162,6 +168,7 @@ def _card(profile: Profile, name: str, entry: Mapping[str, Any], known: ModelCar
     return replace(
         card,
         context_window=window or card.context_window,
+        window_stated=window is not None or card.window_stated,
         max_output=output or card.max_output,
         created=_first_number(entry.get("created"), below=2**40) or card.created,
     )

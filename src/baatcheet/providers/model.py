@@ -12,7 +12,11 @@ from typing import Annotated, Any, Literal, Protocol
 import msgspec
 
 Body = Mapping[str, Any]
-Encoding = Literal["o200k_base", "cl100k_base"]
+OpenAIEncoding = Literal["o200k_base", "cl100k_base"]
+Encoding = Literal[
+    "o200k_base", "cl100k_base", "llama3", "deepseek_v3", "gemma2", "gemma3", "qwen3", "mistral_v3"
+]
+"""A vocabulary. Beyond OpenAI's own, they are at hand when the extra `tokenizers` is installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class ModelCard:
     provider: str
     name: str  # as the provider calls it
     context_window: int  # tokens, prompt and reply together
+    window_stated: bool = True  # somebody said so; False: it is assumed
     max_output: int | None = None  # tokens of one reply, where the provider says
     encoding: Encoding = "o200k_base"
     exact_encoding: bool = False  # whether `encoding` is this model's own vocabulary

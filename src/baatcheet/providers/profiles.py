@@ -6,9 +6,18 @@ A list is a starting point: what the provider's own `/models` says is believed o
 from dataclasses import dataclass, field
 from typing import Literal
 
+from baatcheet.providers.families import family_of
 from baatcheet.providers.model import Encoding, ModelCard
 
 MaxTokensName = Literal["max_tokens", "max_completion_tokens"]
+
+GUESS: Encoding = "o200k_base"  # what estimates are made from
+
+
+def encoding_of(name: str) -> Encoding | None:
+    """The vocabulary of the model that is called so, where its family's is known."""
+    family = family_of(name)
+    return family.encoding if family else None
 
 
 @dataclass(frozen=True)
@@ -18,20 +27,22 @@ class Known:
     name: str
     context_window: int
     max_output: int | None = None
-    encoding: Encoding = "o200k_base"
-    exact_encoding: bool = False
+    encoding: Encoding | None = None  # its own vocabulary; None: its family's, as its name says
     embedding: bool = False
     vision: bool = False
     tools: bool = True
+    window_stated: bool = True
 
     def card(self, provider: str) -> ModelCard:
+        encoding = self.encoding or encoding_of(self.name)
         return ModelCard(
             provider=provider,
             name=self.name,
             context_window=self.context_window,
+            window_stated=self.window_stated,
             max_output=self.max_output,
-            encoding=self.encoding,
-            exact_encoding=self.exact_encoding,
+            encoding=encoding or GUESS,
+            exact_encoding=encoding is not None,
             embedding=self.embedding,
             vision=self.vision,
             tools=self.tools and not self.embedding,
@@ -50,7 +61,8 @@ class Profile:
     open: bool = False  # a model that is not listed is asked for all the same
     discover: bool = True  # whether GET /models is asked
     default_window: int = 32_768  # tokens, for models that say nothing of theirs
-    default_encoding: Encoding = "o200k_base"
+    window_stated: bool = False  # whether that is more than an assumption
+    default_encoding: Encoding | None = None  # of all its models; None: as their names say
     max_tokens_name: MaxTokensName | None = None  # the only name it takes; None: what the client wrote
     stream_options: bool = True
     optional: bool = False  # it may come and go: listed only while it answers
@@ -66,8 +78,8 @@ GROQ = Profile(
     models=(
         Known("llama-3.3-70b-versatile", 131_072, 32_768),
         Known("llama-3.1-8b-instant", 131_072, 131_072),
-        Known("openai/gpt-oss-120b", 131_072, 65_536, exact_encoding=True),
-        Known("openai/gpt-oss-20b", 131_072, 65_536, exact_encoding=True),
+        Known("openai/gpt-oss-120b", 131_072, 65_536),
+        Known("openai/gpt-oss-20b", 131_072, 65_536),
         Known("meta-llama/llama-4-scout-17b-16e-instruct", 131_072, 8_192, vision=True),
         Known("meta-llama/llama-4-maverick-17b-128e-instruct", 131_072, 8_192, vision=True),
         Known("qwen/qwen3-32b", 131_072, 40_960),
@@ -124,19 +136,19 @@ OPENAI = Profile(
     base_url="https://api.openai.com/v1",
     default_model="gpt-4.1-mini",
     models=(
-        Known("gpt-4.1-mini", 1_047_576, 32_768, exact_encoding=True, vision=True),
-        Known("gpt-4.1", 1_047_576, 32_768, exact_encoding=True, vision=True),
-        Known("gpt-4.1-nano", 1_047_576, 32_768, exact_encoding=True, vision=True),
-        Known("gpt-4o", 128_000, 16_384, exact_encoding=True, vision=True),
-        Known("gpt-4o-mini", 128_000, 16_384, exact_encoding=True, vision=True),
-        Known("gpt-5", 400_000, 128_000, exact_encoding=True, vision=True),
-        Known("gpt-5-mini", 400_000, 128_000, exact_encoding=True, vision=True),
-        Known("gpt-5-nano", 400_000, 128_000, exact_encoding=True, vision=True),
-        Known("o3", 200_000, 100_000, exact_encoding=True, vision=True),
-        Known("o4-mini", 200_000, 100_000, exact_encoding=True, vision=True),
-        Known("text-embedding-3-small", 8_192, encoding="cl100k_base", exact_encoding=True, embedding=True),
-        Known("text-embedding-3-large", 8_192, encoding="cl100k_base", exact_encoding=True, embedding=True),
-        Known("text-embedding-ada-002", 8_192, encoding="cl100k_base", exact_encoding=True, embedding=True),
+        Known("gpt-4.1-mini", 1_047_576, 32_768, vision=True),
+        Known("gpt-4.1", 1_047_576, 32_768, vision=True),
+        Known("gpt-4.1-nano", 1_047_576, 32_768, vision=True),
+        Known("gpt-4o", 128_000, 16_384, vision=True),
+        Known("gpt-4o-mini", 128_000, 16_384, vision=True),
+        Known("gpt-5", 400_000, 128_000, vision=True),
+        Known("gpt-5-mini", 400_000, 128_000, vision=True),
+        Known("gpt-5-nano", 400_000, 128_000, vision=True),
+        Known("o3", 200_000, 100_000, vision=True),
+        Known("o4-mini", 200_000, 100_000, vision=True),
+        Known("text-embedding-3-small", 8_192, embedding=True),
+        Known("text-embedding-3-large", 8_192, embedding=True),
+        Known("text-embedding-ada-002", 8_192, embedding=True),
     ),
     default_window=128_000,
     not_chat=r"whisper|tts|dall-e|moderation|realtime|transcribe|audio|image|sora|davinci|babbage|-instruct",

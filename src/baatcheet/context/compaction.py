@@ -1,0 +1,219 @@
+"""When old messages leave the window, which of them, and making their summary: in blocks, not one a turn."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from baatcheet.context.embeddings import Vectors
+from baatcheet.context.history import StoredSummary
+from baatcheet.context.indexing import Indexer
+from baatcheet.context.planning import KEEP
+from baatcheet.context.store import ContextStore, PathMessage
+from baatcheet.context.summaries.sections import SMALLEST_BUDGET, Line, Summarizer, extend
+from baatcheet.platform.database import DatabaseUnavailable
+from baatcheet.platform.logging import get_logger
+
+log = get_logger(__name__)
+
+# Shares of the budget.
+HIGH_WATER = 0.55  # what recent messages may take before a block of them is summarised …
+HIGHEST_WATER = 0.85  # … while nothing has been yet, or where the newest `KEEP` messages are large
+LOW_WATER = 0.3  # what stays word for word where the newest messages are large
+SUMMARY = 0.12
+SECTION = 0.04
+
+MOST_BLOCK_MESSAGES = 100
+MOST_BLOCK_TOKENS = 24_000  # of one section's messages
+BACKLOG = 8  # blocks; what lies further back, as after an import, is summarised without asking a model
+AT_ONCE = 2  # conversations that one process works on
+
+
+class Sized(Protocol):
+    """A message as the decision sees it."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def tokens(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Size:
+    role: str
+    tokens: int
+
+
+def surplus(sizes: Sequence[Sized], *, max_tokens: int, max_messages: int, first: bool) -> int:
+    """How many of the oldest of these messages are to be summarised; 0 below the high-water mark.
+
+    `first`: nothing of the branch has been summarised yet. What stays are the newest `KEEP` messages or, where these
+    are too large, as many as reach the low-water mark. A tool's result stays with its call, and what stays begins
+    with a user's message where one is near.
+    """
+    total = sum([one.tokens for one in sizes])
+    newest = sum([one.tokens for one in sizes[-KEEP:]])
+    highest = int(max_tokens * HIGHEST_WATER)
+    high = highest if first else min(highest, max(int(max_tokens * HIGH_WATER), newest * 7 // 5))
+    if len(sizes) < max_messages and total <= high:
+        return 0
+    keep = min(KEEP, max_messages // 2)
+    if sum([one.tokens for one in sizes[-keep:]]) > highest:
+        keep, tokens = 0, 0
+        while keep < len(sizes) and tokens < max_tokens * LOW_WATER:
+            keep += 1
+            tokens += sizes[-keep].tokens
+    at = max(0, len(sizes) - keep)
+    return _seam(sizes, at)
+
+
+def _seam(sizes: Sequence[Sized], at: int) -> int:
+    """A place at or before `at` where no call is parted from its results, if possible before a user's message."""
+    for earlier in range(at, max(0, at - 4), -1):
+        if earlier < len(sizes) and sizes[earlier].role == "user":
+            return earlier
+    while 0 < at < len(sizes) and sizes[at].role == "tool":
+        at -= 1
+    return at
+
+
+def block_of(sizes: Sequence[Sized], surplus_messages: int) -> int:
+    """How many of the surplus messages go into one section. `sizes`: those that one may take, and the next."""
+    taken = tokens = 0
+    while taken < min(surplus_messages, MOST_BLOCK_MESSAGES):
+        tokens += sizes[taken].tokens
+        if taken and tokens > MOST_BLOCK_TOKENS:
+            break
+        taken += 1
+    return taken if taken == surplus_messages else _seam(sizes, taken) or taken
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What is to be done: the branch that ends in `head` may have grown too long for `max_tokens`."""
+
+    user: UUID
+    conversation: UUID
+    head: UUID
+    max_tokens: int  # what its recent messages, its summary and its excerpts may take together
+
+
+class Compactor:
+    """Indexes and summarises what leaves the window, in the background of this process.
+
+    What is to be done follows from what is stored, so a request that is lost is made again by the next turn, and one
+    that is made twice changes nothing. `submit` is the seam: whatever runs the work needs only the three ids.
+    """
+
+    def __init__(
+        self,
+        store: ContextStore,
+        indexer: Indexer,
+        summarizer: Callable[[], Summarizer],
+        *,
+        quick: Summarizer,
+        max_messages: int,
+        vectors: Vectors | None = None,
+    ) -> None:
+        self._store = store
+        self._indexer = indexer
+        self._summarizer = summarizer  # makes one for each branch that is worked on
+        self._quick = quick  # for what lies far back: it asks no model
+        self._max_messages = max_messages
+        self._vectors = vectors
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._waiting: dict[UUID, Compaction] = {}
+        self._running: dict[UUID, asyncio.Task[None]] = {}
+
+    def submit(self, work: Compaction) -> None:
+        """Do it in the background; of several requests for one conversation the newest counts."""
+        self._waiting[work.conversation] = work
+        if work.conversation not in self._running:
+            self._begin(work.conversation)
+
+    def _begin(self, conversation: UUID) -> None:
+        task = asyncio.create_task(self._work_off(conversation), name=f"compaction of {conversation}")
+        self._running[conversation] = task
+        task.add_done_callback(lambda _: self._ended(conversation))
+
+    def _ended(self, conversation: UUID) -> None:
+        del self._running[conversation]
+        if conversation in self._waiting:
+            self._begin(conversation)
+
+    async def _work_off(self, conversation: UUID) -> None:
+        async with self._at_once:
+            work = self._waiting.pop(conversation)
+            try:
+                await self.run(work)
+            except DatabaseUnavailable:
+                log.warning("context.compacted_later", conversation_id=str(conversation))
+            except Exception as error:  # noqa: BLE001 - the turn is over: nobody else would be told
+                log.error("context.compaction_failed", error=error, conversation_id=str(conversation))
+
+    async def run(self, work: Compaction) -> int:
+        """Index and summarise until the branch is below the high-water mark. Returns the number of blocks made.
+
+        Raises DatabaseUnavailable.
+        """
+        summary = await self._store.summary(work.user, work.conversation, work.head, upto=2**31 - 1)
+        start = summary.last + 1 if summary else 0
+        sizes = await self._sizes(work, start)
+        most = surplus(
+            sizes, max_tokens=work.max_tokens, max_messages=self._max_messages, first=summary is None
+        )
+        if most:  # being found again comes before being summarised, and is quicker
+            await self._indexer.catch_up(
+                work.user, work.conversation, work.head, upto=start + most - 1, patience=None
+            )
+        summarizer = self._summarizer()
+        done = blocks = 0
+        while done < most:
+            block = block_of(sizes[done : done + MOST_BLOCK_MESSAGES + 1], most - done)
+            first = start + done
+            messages = await self._store.messages(
+                work.user, work.conversation, work.head, first, first + block - 1
+            )
+            if not messages:
+                return blocks  # it has been deleted
+            far = most - done > BACKLOG * MOST_BLOCK_MESSAGES
+            summary = await _extended(summary, messages, self._quick if far else summarizer, work.max_tokens)
+            await self._store.add_summary(work.user, work.conversation, messages[-1], summary)
+            done += len(messages)
+            blocks += 1
+        if most and self._vectors is not None:
+            await self._vectors.fill(work.user, work.conversation, work.head)
+        return blocks
+
+    async def _sizes(self, work: Compaction, first: int) -> list[Size]:
+        found = await self._store.sizes(work.user, work.conversation, work.head, first, 2**31 - 1)
+        return [Size(role, tokens) for _depth, tokens, role in found]
+
+    async def wait(self, conversation: UUID) -> None:
+        """Until nothing of this conversation is waiting or being done."""
+        while (task := self._running.get(conversation)) is not None:
+            await asyncio.wait([task])
+
+    async def close(self, patience: float) -> None:
+        """Let what runs end within `patience` seconds, and drop the rest: the next turn asks for it again."""
+        self._waiting.clear()
+        tasks: list[asyncio.Task[Any]] = list(self._running.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=1)
+
+
+async def _extended(
+    summary: StoredSummary | None, messages: Sequence[PathMessage], summarizer: Summarizer, max_tokens: int
+) -> StoredSummary:
+    sections = await extend(
+        summary.sections if summary else (),
+        [(message.depth, Line(message.role, message.content, message.at)) for message in messages],
+        budget=max(SMALLEST_BUDGET, int(max_tokens * SUMMARY)),
+        section_tokens=max(SMALLEST_BUDGET // 2, int(max_tokens * SECTION)),
+        summarizer=summarizer,
+    )
+    return StoredSummary(messages[-1].depth, tuple(sections), summarizer.name)

@@ -1,0 +1,137 @@
+"""What pictures cost, by their size and OpenAI's published rules. No picture is decoded."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from math import ceil, sqrt
+from typing import Any, NamedTuple
+
+from baatcheet.providers.families import ImageCost, Patches, Tiles
+
+HEADER = 262_144  # characters of base64 in which a size must be found: a JPEG may carry a thumbnail before it
+_BOX, _SHORT, _TILE = 2048, 768, 512  # pixels
+_PATCH = 32
+
+
+class Size(NamedTuple):
+    """In pixels."""
+
+    width: int
+    height: int
+
+
+def picture_tokens(parts: Mapping[str, Any] | None, cost: ImageCost) -> int:
+    """The tokens of what is not text among a message's content parts."""
+    content = parts.get("content") if parts else None
+    if not isinstance(content, list):
+        return 0
+    return sum(
+        _part_tokens(part, cost)
+        for part in content
+        if isinstance(part, Mapping) and part.get("type") != "text"
+    )
+
+
+def _part_tokens(part: Mapping[str, Any], cost: ImageCost) -> int:
+    image = part.get("image_url")
+    if not isinstance(image, Mapping):
+        return cost.worst
+    url, detail = image.get("url"), image.get("detail")
+    size = size_of(url) if isinstance(url, str) else None
+    return image_tokens(size, cost, low=detail == "low")
+
+
+def image_tokens(size: Size | None, cost: ImageCost, *, low: bool = False) -> int:
+    """The tokens of one picture; the most that one can cost when its size is not known. `auto` is taken as `high`."""
+    match cost:
+        case Tiles(base=base) if low:
+            return base
+        case _ if size is None:
+            return cost.worst
+        case Tiles(base=base, tile=tile):
+            return base + tile * _tiles(size)
+        case Patches(factor=factor, most=most):
+            return ceil(_patches(size, most) * factor)
+
+
+def _tiles(size: Size) -> int:
+    scale = min(1.0, _BOX / max(size))
+    scale = min(scale, _SHORT / min(size))
+    return ceil(int(size.width * scale) / _TILE) * ceil(int(size.height * scale) / _TILE) or 1
+
+
+def _patches(size: Size, most: int) -> int:
+    wide, high = size.width / _PATCH, size.height / _PATCH
+    if ceil(wide) * ceil(high) <= most:
+        return ceil(wide) * ceil(high)
+    scale = sqrt(most / (wide * high))
+    wide, high = wide * scale, high * scale
+    if min(wide, high) >= 1:  # so that the patches cover it with nothing left over on one side
+        scale = min(int(wide) / wide, int(high) / high)
+        wide, high = wide * scale, high * scale
+    return min(most, ceil(round(wide, 6)) * ceil(round(high, 6)))
+
+
+def size_of(url: str) -> Size | None:
+    """The size of the picture in a data URL, from its header. None for any other URL, and when it can't be told."""
+    head, comma, data = url[: HEADER + 256].partition(",")
+    if not comma or not head.lower().startswith("data:image/") or not head.lower().endswith(";base64"):
+        return None
+    data = data[: len(data) - len(data) % 4]
+    try:
+        header = base64.b64decode(data)
+    except (binascii.Error, ValueError):  # malformed, or not ASCII
+        return None
+    found = _png(header) or _gif(header) or _webp(header) or _jpeg(header)
+    return found if found is not None and min(found) > 0 else None
+
+
+def _png(data: bytes) -> Size | None:
+    if not data.startswith(b"\x89PNG\r\n\x1a\n") or data[12:16] != b"IHDR" or len(data) < 24:
+        return None
+    return Size(int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
+
+
+def _gif(data: bytes) -> Size | None:
+    if data[:6] not in {b"GIF87a", b"GIF89a"} or len(data) < 10:
+        return None
+    return Size(int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little"))
+
+
+def _webp(data: bytes) -> Size | None:
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    match data[12:16]:
+        case b"VP8 ":  # 14 bits each, behind the frame's tag and start code
+            sizes = int.from_bytes(data[26:28], "little"), int.from_bytes(data[28:30], "little")
+            return Size(sizes[0] & 0x3FFF, sizes[1] & 0x3FFF)
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return Size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+        case b"VP8X":
+            sizes = int.from_bytes(data[24:27], "little"), int.from_bytes(data[27:30], "little")
+            return Size(sizes[0] + 1, sizes[1] + 1)
+    return None
+
+
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def _jpeg(data: bytes) -> Size | None:
+    """From the first frame header; the segments before it are stepped over."""
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill
+            at += 1
+        elif marker in _FRAMES:
+            return Size(int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
+        elif 0xD0 <= marker <= 0xD8 or marker == 0x01:  # without a length
+            at += 2
+        else:
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
+    return None

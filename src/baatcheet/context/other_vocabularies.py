@@ -1,0 +1,25 @@
+"""The vocabularies of other makers' models, when the extra `tokenizers` is installed."""
+
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+from baatcheet.context.pieces import PIECE, pieces
+from baatcheet.providers.model import Encoding
+
+INSTALLED = find_spec("splintr") is not None
+if INSTALLED:
+    import splintr
+
+
+@cache
+def _vocabulary(name: Encoding) -> Any:
+    return splintr.Tokenizer.from_pretrained(name)
+
+
+def count(text: str, name: Encoding) -> int:
+    """The number of tokens of `text`, special tokens counted as plain text. Others get their turn in between."""
+    vocabulary = _vocabulary(name)
+    if len(text) <= PIECE:
+        return len(vocabulary.encode_ordinary(text))
+    return sum(len(vocabulary.encode_ordinary(piece)) for piece in pieces(text))

@@ -1,0 +1,1 @@
+"""Summaries of what has left the window: sections, and who writes them."""

@@ -1,0 +1,208 @@
+"""Who counts for which model: its own vocabulary where it is at hand, an estimate that learns where it is not."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from baatcheet.context import counting, other_vocabularies
+from baatcheet.context.calibration import Calibration, Sums, divided, features
+from baatcheet.context.images import picture_tokens
+from baatcheet.conversations.wire import stored_form
+from baatcheet.providers.families import GPT_4O_IMAGES, ImageCost, family_of
+from baatcheet.providers.model import ModelCard
+
+MOST_MODELS = 1_000  # that are calibrated; the one that was learned of longest ago is forgotten
+LEARNT_CHARACTERS = 200_000  # a longer prompt takes too long to go through, and teaches no more than others
+
+Parts = Mapping[str, Any] | None
+
+
+class Tokenizer(Protocol):
+    """Counts as a model does. `margin` is how far a count may be off, as a share of it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def exact(self) -> bool: ...
+    @property
+    def overhead(self) -> int: ...
+    @property
+    def priming(self) -> int: ...
+    @property
+    def margin(self) -> float: ...
+
+    def count(self, text: str) -> int:
+        """The tokens of a text."""
+        ...
+
+    def stored(self, content: str, parts: Parts, tokens: int) -> int:
+        """The tokens of a message in a prompt, whose stored cost by o200k_base is `tokens`."""
+        ...
+
+    def message(self, content: str, parts: Parts) -> int:
+        """The tokens of a message in a prompt."""
+        ...
+
+    def json(self, value: Any) -> int:
+        """The tokens of tools or a schema."""
+        ...
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A model's own vocabulary."""
+
+    name: str
+    counted: Callable[[str], int]
+    overhead: int = counting.MESSAGE_OVERHEAD
+    priming: int = counting.REPLY_PRIMING
+    images: ImageCost = GPT_4O_IMAGES
+    exact: bool = True
+    margin: float = 0.0
+
+    def count(self, text: str) -> int:
+        return self.counted(text)
+
+    def stored(self, content: str, parts: Parts, tokens: int) -> int:
+        if self.name != counting.STORED_ENCODING:
+            return self.message(content, parts)
+        tokens += self.overhead - counting.MESSAGE_OVERHEAD
+        if parts and self.images != GPT_4O_IMAGES:
+            tokens += picture_tokens(parts, self.images) - picture_tokens(parts, GPT_4O_IMAGES)
+        return tokens
+
+    def message(self, content: str, parts: Parts) -> int:
+        text = counting.counted_text(content, parts)
+        return self.counted(text) + self.overhead + picture_tokens(parts, self.images)
+
+    def json(self, value: Any) -> int:
+        return self.counted(as_json(value))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """o200k_base's counts, weighed as the model's provider has counted so far."""
+
+    calibration: Calibration
+    images: ImageCost = GPT_4O_IMAGES
+    exact: bool = False
+
+    @property
+    def name(self) -> str:
+        replies = self.calibration.replies
+        learnt = (
+            f"calibrated by {replies} repl{'y' if replies == 1 else 'ies'}" if replies else "as an estimate"
+        )
+        return f"{counting.STORED_ENCODING}, {learnt}"
+
+    @property
+    def margin(self) -> float:
+        return self.calibration.margin
+
+    @property
+    def overhead(self) -> int:
+        return round(counting.MESSAGE_OVERHEAD * self.calibration.weights[-2])
+
+    @property
+    def priming(self) -> int:
+        return round(PROMPT_TOKENS * self.calibration.weights[-1])
+
+    def count(self, text: str) -> int:
+        return self._text(text, counting.count(text))
+
+    def stored(self, content: str, parts: Parts, tokens: int) -> int:
+        text = counting.counted_text(content, parts)
+        of_text = tokens - counting.MESSAGE_OVERHEAD - picture_tokens(parts, GPT_4O_IMAGES)
+        return self._text(text, max(0, of_text)) + self.overhead + picture_tokens(parts, self.images)
+
+    def message(self, content: str, parts: Parts) -> int:
+        text = counting.counted_text(content, parts)
+        return self.count(text) + self.overhead + picture_tokens(parts, self.images)
+
+    def json(self, value: Any) -> int:
+        return self.count(as_json(value))
+
+    def _text(self, text: str, tokens: int) -> int:
+        return self.calibration.estimate(divided(text, tokens))
+
+
+PROMPT_TOKENS = 6  # what a prompt costs beside its messages, at first: some templates say who and when it is
+
+
+def as_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class Tokenizers:
+    """The tokenizer of every model, and what was learned of those that are estimated, by the model's id."""
+
+    stored: ClassVar[Vocabulary] = Vocabulary(counting.STORED_ENCODING, counting.count)
+
+    def __init__(self) -> None:
+        self.calibrations: dict[str, Calibration] = {}
+        self._vocabularies: dict[tuple[Any, ...], Vocabulary] = {}
+
+    def of(self, card: ModelCard) -> Tokenizer:
+        """Who counts for this model."""
+        family = family_of(card.name)
+        images = family.images if family else GPT_4O_IMAGES
+        ours = card.encoding in {"o200k_base", "cl100k_base"}
+        if not card.exact_encoding or not (ours or other_vocabularies.INSTALLED):
+            return Estimate(self.calibrations.get(card.id) or Calibration(), images)
+        key = (card.encoding, family)
+        found = self._vocabularies.get(key)
+        if found is None:
+            counted = partial(counting.count, name=card.encoding)
+            found = (
+                Vocabulary(card.encoding, counted, family.overhead, family.priming, images)
+                if family
+                else Vocabulary(card.encoding, counted)
+            )
+            alike = (found.name, found.overhead, found.priming, found.images)
+            if alike == (self.stored.name, self.stored.overhead, self.stored.priming, self.stored.images):
+                found = self.stored
+            self._vocabularies[key] = found
+        return found
+
+    def learn(
+        self,
+        card: ModelCard,
+        messages: Sequence[Mapping[str, Any]],
+        extra_json: Sequence[Any],
+        prompt_tokens: int,
+    ) -> None:
+        """What the provider counted of a prompt. Pictures teach nothing: nobody publishes what they cost."""
+        if self.of(card).exact:
+            return
+        texts = [as_json(value) for value in extra_json if value]
+        for message in messages:
+            content, parts = stored_form(message)
+            if picture_tokens(parts, GPT_4O_IMAGES):
+                return
+            texts.append(counting.counted_text(content, parts))
+        if sum(map(len, texts)) > LEARNT_CHARACTERS:
+            return
+        seen = features(
+            [(text, counting.count(text)) for text in texts],
+            counting.MESSAGE_OVERHEAD * len(messages),
+            PROMPT_TOKENS,
+        )
+        calibration = self.calibrations.pop(card.id, None) or Calibration()
+        if calibration.learn(seen, prompt_tokens) or calibration.replies:
+            self._keep(card.id, calibration)
+
+    def replace(self, model: str, shared: Sums) -> None:
+        """What all processes together know of `model`."""
+        calibration = self.calibrations.get(model)
+        if calibration is None:
+            self._keep(model, Calibration(shared))
+        else:
+            calibration.replace(shared)
+
+    def _keep(self, model: str, calibration: Calibration) -> None:
+        self.calibrations[model] = calibration
+        if len(self.calibrations) > MOST_MODELS:
+            del self.calibrations[next(iter(self.calibrations))]

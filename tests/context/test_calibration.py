@@ -1,0 +1,232 @@
+"""Estimates learn from what providers report, stay in bounds, and are shared by all processes."""
+
+import asyncio
+import math
+import random
+import statistics
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+from benchmarks.texts import sentences
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from baatcheet.context import counting, other_vocabularies
+from baatcheet.context.calibration import KINDS, LEAST, MOST, Calibration, Sums, divided, features
+from baatcheet.context.calibration_keeper import CalibrationKeeper
+from baatcheet.context.tokenizers import Tokenizers
+from baatcheet.kit.ids import new_id
+from baatcheet.platform.database import Database, DatabaseUnavailable
+from baatcheet.platform.settings import DatabaseSettings
+from baatcheet.providers.model import Encoding, ModelCard
+
+SCRIPTS = ("english", "urdu", "hindi", "code")
+UNKNOWN: list[Encoding] = ["cl100k_base", "llama3", "gemma3", "qwen3"]
+MODEL = ModelCard("somewhere", "unheard-of", 8_192)
+
+
+def conversation(script: str, chance: random.Random) -> list[dict[str, Any]]:
+    def kind() -> str:
+        return chance.choice(SCRIPTS) if script == "mixed" else script
+
+    return [
+        {"role": "user", "content": sentences(kind(), chance.randint(60, 1_500), chance)}
+        for _ in range(chance.randint(1, 8))
+    ]
+
+
+def reported(messages: list[dict[str, Any]], vocabulary: Encoding) -> int:
+    return 20 + sum(5 + counting.count(message["content"], vocabulary) for message in messages)
+
+
+def error(tokenizers: Tokenizers, messages: list[dict[str, Any]], vocabulary: Encoding) -> float:
+    tokenizer = tokenizers.of(MODEL)
+    estimate = tokenizer.priming + sum(tokenizer.message(one["content"], None) for one in messages)
+    return abs(estimate / reported(messages, vocabulary) - 1)
+
+
+def taught(script: str, vocabulary: Encoding, chance: random.Random, replies: int = 20) -> Tokenizers:
+    tokenizers = Tokenizers()
+    for _ in range(replies):
+        messages = conversation(script, chance)
+        tokenizers.learn(MODEL, messages, [], reported(messages, vocabulary))
+    return tokenizers
+
+
+@pytest.mark.parametrize("vocabulary", UNKNOWN)
+@pytest.mark.parametrize("script", [*SCRIPTS, "mixed"])
+def test_after_twenty_replies_an_estimate_is_within_five_per_cent(script: str, vocabulary: Encoding) -> None:
+    if vocabulary != "cl100k_base" and not other_vocabularies.INSTALLED:
+        pytest.skip("the extra `tokenizers` is missing")
+    chance = random.Random(f"{script} {vocabulary}")
+    several = [taught(script, vocabulary, chance) for _ in range(4)]
+    for asked in [*SCRIPTS, "mixed"] if script == "mixed" else [script]:
+        errors = [error(one, conversation(asked, chance), vocabulary) for one in several for _ in range(15)]
+        assert statistics.mean(errors) < 0.05, asked
+
+
+def test_before_it_has_learned_an_estimate_of_urdu_is_far_off() -> None:
+    chance = random.Random(4)
+    assert error(Tokenizers(), conversation("urdu", chance), "cl100k_base") > 0.4
+
+
+def test_what_was_learned_is_forgotten_when_a_model_changes() -> None:
+    chance = random.Random(6)
+    tokenizers = taught("urdu", "cl100k_base", chance, 60)
+    for _ in range(200):
+        messages = conversation("urdu", chance)
+        tokenizers.learn(MODEL, messages, [], reported(messages, "o200k_base"))
+    errors = [error(tokenizers, conversation("urdu", chance), "o200k_base") for _ in range(20)]
+    assert statistics.mean(errors) < 0.35
+
+
+FEATURES = st.lists(st.floats(0, 1e6), min_size=len(KINDS), max_size=len(KINDS))
+
+
+@settings(deadline=None)
+@given(replies=st.lists(st.tuples(FEATURES, st.integers(-5, 2**31)), max_size=60), asked=FEATURES)
+def test_whatever_is_reported_an_estimate_stays_in_bounds(
+    replies: list[tuple[list[float], int]], asked: list[float]
+) -> None:
+    calibration = Calibration()
+    for seen, tokens in replies:
+        calibration.learn(seen, tokens)
+    assert all(LEAST <= weight <= MOST for weight in calibration.weights)
+    estimate = calibration.estimate(asked)
+    assert LEAST * sum(asked) - 1 <= estimate <= MOST * sum(asked) + 1
+    assert 0.03 <= calibration.margin <= 0.10
+    more = calibration.estimate([size * 2 for size in asked])
+    assert more >= estimate
+
+
+@settings(deadline=None)
+@given(text=st.text(max_size=300), tokens=st.integers(0, 10_000))
+def test_every_token_of_a_text_is_of_some_kind(text: str, tokens: int) -> None:
+    kinds = divided(text, tokens)
+    assert len(kinds) == len(KINDS)
+    assert all(size >= 0 and math.isfinite(size) for size in kinds)
+    assert sum(kinds) == pytest.approx(tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("plain words", "latin"),
+        ("déjà vu, naïveté", "latin"),
+        ("یہ اردو ہے", "arabic"),
+        ("यह हिन्दी है", "devanagari"),
+        ("漢字かな한글", "cjk"),
+        ("Это русский язык", "other"),
+        ("😀🎉👍🏽", "other"),
+        ("{}[]();\n\n  1234", "marks"),
+        ("   ", "marks"),
+    ],
+)
+def test_a_text_is_of_the_kind_that_most_of_it_is(text: str, kind: str) -> None:
+    kinds = dict(zip(KINDS, divided(text, 100), strict=True))
+    assert max(kinds, key=lambda name: kinds[name]) == kind
+
+
+@pytest.mark.parametrize("reported_tokens", [0, -3, 1, 900_000])
+def test_an_absurd_report_teaches_nothing(reported_tokens: int) -> None:
+    calibration = Calibration()
+    assert not calibration.learn(features([("hello", 100)], 4, 6), reported_tokens)
+    assert calibration.replies == 0
+    assert calibration.weights == pytest.approx([1.0] * len(KINDS))
+
+
+@settings(max_examples=30, deadline=None)
+@given(order=st.permutations(range(12)), split=st.integers(0, 12))
+def test_what_two_processes_learn_adds_up(order: list[int], split: int) -> None:
+    seen = [features([("x", 50 + 10 * n)], 4, 6) for n in range(12)]
+    one, other, alone = Calibration(), Calibration(), Calibration()
+    for place, number in enumerate(order):
+        (one if place < split else other).learn(seen[number], 150 + 20 * number)
+        alone.learn(seen[number], 150 + 20 * number)
+    shared = Sums()
+    for calibration in (one, other):
+        if delta := calibration.take_delta():
+            shared.add(delta)
+    together = Calibration(Sums.read(msgspec.json.decode(msgspec.json.encode(shared.document()))))
+    assert together.replies == 12
+    assert together.weights == pytest.approx(alone.weights, rel=0.02)  # each trusts by what it knew itself
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"kinds": ["other"]},
+        {"kinds": list(KINDS), "replies": 3, "a": [1], "b": []},
+        {"kinds": list(KINDS), "replies": "3"},
+    ],
+)
+def test_a_state_of_another_time_is_not_taken(document: Mapping[str, Any]) -> None:
+    assert Sums.read(document).replies == 0
+
+
+# Kept in the database ---------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def database(services: Mapping[str, str]) -> AsyncIterator[Database]:
+    db = Database(DatabaseSettings(url=SecretStr(services["DATABASE_URL"])), pool_size=3)
+    yield db
+    await db.close()
+
+
+def card() -> ModelCard:
+    return ModelCard("somewhere", f"unheard-of-{new_id().hex}", 8_192)
+
+
+def teach(tokenizers: Tokenizers, model: ModelCard, factor: int = 2) -> None:
+    for number in range(5):
+        text = "some words and more of them " * (number + 2)
+        tokenizers.learn(model, [{"role": "user", "content": text}], [], factor * counting.count(text) + 10)
+
+
+async def test_what_processes_learn_at_the_same_time_is_all_kept(database: Database) -> None:
+    model = card()
+    pairs = [
+        (tokenizers, CalibrationKeeper(tokenizers, database)) for tokenizers in (Tokenizers(), Tokenizers())
+    ]
+    for tokenizers, _ in pairs:
+        teach(tokenizers, model)
+    await asyncio.gather(*(keeper.flush() for _, keeper in pairs))
+    await asyncio.gather(*(keeper.refresh() for _, keeper in pairs))
+    for tokenizers, _ in pairs:
+        assert tokenizers.calibrations[model.id].replies == 10
+    late = Tokenizers()
+    keeper = CalibrationKeeper(late, database)
+    await keeper.start()
+    await keeper.close()
+    assert late.of(model).name == "o200k_base, calibrated by 10 replies"
+    assert late.of(model).count("word " * 100) == pairs[0][0].of(model).count("word " * 100)
+
+
+async def test_nothing_is_lost_or_counted_twice_while_the_database_is_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizers = card(), Tokenizers()
+    keeper = CalibrationKeeper(tokenizers, database)
+
+    def away(**_: Any) -> Any:
+        raise DatabaseUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "hot", away)
+        await keeper.start()
+        for _ in range(2):
+            teach(tokenizers, model)
+            with pytest.raises(DatabaseUnavailable):
+                await keeper.flush()
+        assert tokenizers.calibrations[model.id].replies == 10
+    await keeper.close()
+    assert tokenizers.calibrations[model.id].replies == 10
+    again = Tokenizers()
+    await CalibrationKeeper(again, database).refresh()
+    assert again.calibrations[model.id].replies == 10
