@@ -1,4 +1,4 @@
-"""Long conversations and questions whose evidence is known: `conversations(seed)`. See docs/benchmarks.md."""
+"""Long conversations and questions whose evidence is known: `conversations(seed)`."""
 
 from benchmarks.evidence.generating import conversations
 from benchmarks.evidence.model import CATEGORIES, LANGUAGES, Conversation, Message, Question

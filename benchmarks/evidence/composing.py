@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from benchmarks.evidence.baseline import words
-from benchmarks.evidence.model import LANGUAGES, Conversation, Message, Question
+from benchmarks.evidence.model import Conversation, Message, Question
 from benchmarks.evidence.spelling import Spelling, spelling
 from benchmarks.evidence.world import Asked, Thread, World, world
 from benchmarks.evidence.writer import MARK, Said, Writer, month, tokens
@@ -15,8 +15,10 @@ _EPOCH = datetime(2025, 1, 6, 8, tzinfo=UTC)
 _SITTING = 2_400  # tokens, on average
 _FILLED = 0.75  # of which facts and what resembles them may take so much
 _MONTH = re.compile(r"\$month_([a-z])")
+_BEFORE = 0.9  # of the stories end before the last sitting
 _RARE = 0.01  # of the messages
 _WORLDS = {"mixed": ("mixed", "roman", "english", "urdu")}
+_UNSETTLED = {"roman", "mixed"}  # spelled in many ways by the same person
 _OWN = 3  # of four stories are in the conversation's own language
 
 
@@ -95,7 +97,7 @@ def _sittings(rng: random.Random, writers: list[Writer], target: int) -> list[_S
 def _tell(rng: random.Random, story: _Story, number: int, sittings: list[_Sitting], writer: Writer) -> int:
     """Put the parts of a story into sittings in order, hardly ever into the last one."""
     parts = story.thread.sittings
-    places = sorted(rng.sample(range(len(sittings) - 1), len(parts)))
+    places = sorted(rng.sample(range(len(sittings) - (rng.random() < _BEFORE)), len(parts)))
     spent = 0
     for place, steps in zip(places, parts, strict=True):
         sitting = sittings[place]
@@ -111,7 +113,7 @@ def _distract(
     lures = [(story, text) for story in stories for text in story.thread.distractors]
     spent = 0
     for story, text in (lure for _ in range(12) for lure in rng.sample(lures, len(lures))):
-        if spent > most * 0.45:
+        if spent > most * 0.4:
             break
         sitting = rng.choice(sittings)
         writer = writers[story.world.name]
@@ -143,7 +145,9 @@ def _finished(
             messages.append(Message(role, MARK.sub(r"\2", text), at))
             at += timedelta(seconds=rng.randint(5, 40) if role == "user" else rng.randint(20, 240))
     questions = [
-        Question(_asked(rng, asked, number, story, evidence, messages), asked.category, story.world.name, found)
+        Question(
+            _asked(rng, asked, number, story, evidence, messages), asked.category, story.world.name, found
+        )
         for number, story in enumerate(stories)
         for asked in story.thread.questions
         if (found := tuple(evidence[number, key] for key in asked.keys))
@@ -163,20 +167,13 @@ def _asked(
     text = _MONTH.sub(
         lambda found: month(messages[evidence[number, found.group(1)][0]].at, story.world), asked.text
     )
-    text = spelling(story.world.name, rng)(text) if story.world.name in {"roman", "mixed"} else text
     for name, value in sorted(story.bound.items(), key=lambda pair: -len(pair[0])):
         text = text.replace(f"${name}", value)
-    return text
+    return spelling(story.world.name, rng)(text) if story.world.name in _UNSETTLED else text
 
 
 def shared(conversation: Conversation, question: Question) -> set[str]:
     """The rare words, of more than three letters, that a question and its evidence have in common."""
     seen = [set(words(message.text)) for message in conversation.messages]
     common = set(words(question.text)) & {word for _, part in question.evidence for word in words(part)}
-    return {
-        word
-        for word in common
-        if len(word) > 3 and sum(word in one for one in seen) < _RARE * len(seen)
-    }
-
-
+    return {word for word in common if len(word) > 3 and sum(word in one for one in seen) < _RARE * len(seen)}

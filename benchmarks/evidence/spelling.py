@@ -11,8 +11,11 @@ Spelling = Callable[[str], str]
 
 _ENGLISH = {"he", "hen", "main", "say", "bad", "or", "par", "pay", "me"}  # words of the other language, too
 _WORD = re.compile(r"[A-Za-z]+")
-_ARABIC = str.maketrans({"ی": "ي", "ک": "ك", "ہ": "ه"})  # what an Arabic keyboard has on these keys
-_NUKTA = re.compile("(?<=[\u0915\u0916\u0917\u091c\u092b])\u093c")  # the dot of q, kh, gh, z, f that many leave out
+# What an Arabic keyboard has where an Urdu one has yeh, kaf and heh.
+_ARABIC = str.maketrans({"\u06cc": "\u064a", "\u06a9": "\u0643", "\u06c1": "\u0647"})
+_NUKTA = re.compile(
+    "(?<=[\u0915\u0916\u0917\u091c\u092b])\u093c"
+)  # the dot of q, kh, gh, z, f that many leave out
 
 
 @cache

@@ -15,9 +15,10 @@ PEOPLE = ("women", "men")
 MARK = re.compile(r"«([a-z]):\s*([^»]*)»")  # evidence
 _CHOICE = re.compile(r"\(([^()|]*(?:\|[^()|]*)+)\)")
 _SLOT = re.compile(r"\$([a-z]+)(\d*)")
-_LONG_REPLY = 0.1
-_PUNCTUATION = ".,;:!?-«»\"'()…۔،؟।`"
-_DOCUMENT = 0.03
+_LONG_REPLY = 0.13
+_CLAUSE = re.compile("[.,;:!?…\u06d4\u060c\u061f\u0964]\\s*")  # Urdu's and Hindi's marks, too
+_RAMBLING = 0.05
+_DOCUMENT = 0.035
 
 Said = tuple[str, str]  # a role and a text
 tokens = lru_cache(maxsize=100_000)(count)
@@ -51,7 +52,7 @@ class Writer:
         if self._world.documents and rng.random() < _DOCUMENT:
             kind = rng.choice(sorted(self._world.documents))
             text = self.document(kind, "", at, bound)
-            return [self._said("user", text, at, spelled), self._heard(text, at, spelled)]
+            return [("user", text), self._heard(text, at, spelled)]
         topic, said = self._topic(), list[Said]()
         for _ in range(rng.choice((1, 1, 1, 2))):
             said += self._turn(self._remark(topic, bound, at), topic, bound, at, spelled)
@@ -71,14 +72,17 @@ class Writer:
         hello = self._pool("hello", bound, at)
         return [self._said("user", user, at, spelled), self._said("assistant", hello, at, spelled)]
 
-    def told(self, steps: Sequence[Step], bound: dict[str, str], at: datetime, spelled: Spelling) -> list[Said]:
+    def told(
+        self, steps: Sequence[Step], bound: dict[str, str], at: datetime, spelled: Spelling
+    ) -> list[Said]:
         """One sitting's part of a story."""
         said: list[Said] = []
         for step in steps:
             text = self.text(step.text, bound, at)
             if step.document:
-                text = self.document(step.document, text, at, dict(bound))
-            elif step.role == "user" and self._rng.random() < 0.3:
+                said.append(("user", self.document(step.document, text, at, dict(bound))))
+                continue
+            if not said and self._rng.random() < 0.3:
                 text = f"{self._pool('open', {}, at)} {text}"
             said.append(self._said(step.role, text, at, spelled))
         if steps[-1].role == "user":
@@ -88,11 +92,13 @@ class Writer:
     def document(self, kind: str, inside: str, at: datetime, bound: dict[str, str]) -> str:
         """A pasted document; its first template is its head, and `inside` stands in its middle."""
         head, *templates = self._world.documents[kind]
-        wanted = min(int(self._rng.lognormvariate(6.4, 0.6)), self._longest)
+        unused: list[str] = []
+        wanted = min(int(self._rng.lognormvariate(6.2, 0.7)), self._longest)
         lines: list[str] = []
         size = tokens(inside)
         while size < wanted:
-            line = self.text(self._rng.choice(templates), {}, at, stranger=True)
+            unused = unused or self._rng.sample(templates, len(templates))
+            line = self.text(unused.pop(), {}, at, stranger=True)
             lines.append(line)
             size += tokens(line) + 1
         if inside:
@@ -111,25 +117,36 @@ class Writer:
         """An answer that fits anything, often with the user's own words in it."""
         rng = self._rng
         parts = [self._pool("ack", {}, at), self._pool("ask", {}, at)]
-        told = MARK.sub(r"\2", text).splitlines()[0].split()
-        if len(told) > 7 and rng.random() < 0.5:
-            start = rng.randrange(len(told) - 5)
-            quote = " ".join(told[start : start + rng.randint(3, len(told) // 2)])
-            parts.insert(1, self._pool("echo", {"quote": quote.strip(_PUNCTUATION)}, at))
+        facts = [fact for _, fact in MARK.findall(text)]
+        clauses = [clause.strip() for clause in _CLAUSE.split(MARK.sub(r"\2", text).splitlines()[0])]
+        quotes = [
+            clause
+            for clause in clauses
+            if 3 <= len(clause.split()) <= 8 and not any(fact in clause or clause == fact for fact in facts)
+        ]
+        if quotes and len(clauses) > 1 and rng.random() < 0.7:
+            parts.insert(1, self._pool("echo", {"quote": rng.choice(quotes)}, at))
         return self._said("assistant", " ".join(parts), at, spelled)
 
     def _said(self, role: str, text: str, at: datetime, spelled: Spelling) -> Said:
-        while tokens(text) < LEAST + 4:  # marks of evidence are counted here, and do not stay
-            text += " " + self._pool("tail" if role == "user" else "ask", {}, at)
-        return role, spelled(text) if role == "user" else text
+        text = spelled(text) if role == "user" else text
+        while tokens(MARK.sub(r"\2", text)) < LEAST:
+            if role == "user":
+                text = f"{text} {spelled(self._pool('tail', {}, at))}"
+            else:
+                text = f"{self._pool('ack', {}, at)} {text}"
+        return role, text
 
     def _topic(self) -> str:
         return self._rng.choice(sorted(self._world.topics))
 
     def _remark(self, topic: str, bound: dict[str, str], at: datetime) -> str:
-        parts = [self.text(self._fresh(self._world.topics[topic].user), bound, at)]
-        while self._rng.random() < 0.4:
-            parts.append(self.text(self._fresh(self._world.topics[topic].user), bound, at))
+        remarks = self._world.topics[topic].user
+        parts = [self.text(self._fresh(remarks), bound, at)]
+        while self._rng.random() < 0.5:
+            parts.append(self.text(self._fresh(remarks), bound, at))
+        if self._rng.random() < _RAMBLING:  # a long message about everything, each part by itself
+            parts += [self.text(self._fresh(remarks), {}, at) for _ in range(self._rng.randint(8, 22))]
         if self._rng.random() < 0.3:
             parts.insert(0, self._pool("open", bound, at))
         if self._rng.random() < 0.4:
@@ -142,7 +159,7 @@ class Writer:
             points = self._rng.sample(advice, min(len(advice), self._rng.randint(6, 14)))
             body = "\n".join(f"- {self.text(point, bound, at)}" for point in points)
             return f"{self._pool('ack', bound, at)}\n\n{body}\n\n{self._pool('ask', bound, at)}"
-        sentences = self._rng.choice((1, 2, 2, 3, 3, 4, 5, 7))
+        sentences = self._rng.choice((1, 2, 3, 3, 4, 5, 6, 8))
         parts = [self.text(self._fresh(advice), bound, at) for _ in range(sentences)]
         if self._rng.random() < 0.6:
             parts.insert(0, self._pool("ack", bound, at))
@@ -169,7 +186,8 @@ class Writer:
             days = int(number) if name == "in" else -int(number)
             return dated(at + timedelta(days=days), self._world)
         if name == "num":
-            return bound.setdefault(key, str(self._rng.randint(2, int(number))))
+            most = int(number)
+            return bound.setdefault(key, str(self._rng.randint(max(2, most // 4), most)))
         words = self._world.words[name]
         cast = self._cast.get(name, ())
         if name in PEOPLE and cast and not stranger and self._rng.random() < 0.5:
