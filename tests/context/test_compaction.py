@@ -1,6 +1,7 @@
 """What leaves the window is summarised in blocks and found again, on its own branch and for its own user only."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -328,6 +329,32 @@ async def test_few_messages_in_the_window_leave_no_gap_behind_the_summary(
     context = await new_manager(max_messages=10).get_context(talk.id, user_id=talk.user)
     assert context.receipt["summarised"] > 0
     assert context.receipt["left_out"] == 0
+
+
+FIRST_SUMMARY = """
+import asyncio, time
+from baatcheet.context.counting import warm_up
+from baatcheet.context.summaries.extractive import ExtractiveSummarizer
+from baatcheet.context.summaries.sections import Line, extend
+
+async def summarise():
+    block = [(at, Line("user", f"The caravan number{at} left the valley at dawn.", None)) for at in range(30)]
+    return await extend((), block, budget=80, section_tokens=40, summarizer=ExtractiveSummarizer())
+
+warm_up()
+began = time.process_time()
+asyncio.run(summarise())
+print(time.process_time() - began)
+"""
+
+
+async def test_the_first_summary_of_a_process_holds_nobody_up() -> None:
+    """What it needs is read when the process starts, and not on the event loop while others wait for their turns."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FIRST_SUMMARY, stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await process.communicate()
+    assert float(told) < 0.15, "seconds of the processor's time"
 
 
 # Branches ----------------------------------------------------------------------------------------------------

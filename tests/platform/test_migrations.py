@@ -1,7 +1,11 @@
 """The schema is what the models say, and can be taken back."""
 
 import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
+import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -13,7 +17,8 @@ import baatcheet.chat.models
 import baatcheet.context.models
 import baatcheet.conversations.models
 import baatcheet.projects.models  # noqa: F401 - importing a module declares its tables
-from baatcheet.platform.database import Base, connect_arguments, parse_url
+from baatcheet.kit.ids import new_id
+from baatcheet.platform.database import Base, connect, connect_arguments, parse_url
 from baatcheet.platform.migrate import MigrationError, current_revision, downgrade, newest_revision, upgrade
 
 
@@ -70,3 +75,143 @@ def test_a_second_upgrade_changes_nothing(empty_database: str) -> None:
 def test_a_database_that_is_not_there_is_said_so() -> None:
     with pytest.raises(MigrationError, match="could not be migrated"):
         upgrade("postgresql://nobody@127.0.0.1:1/nothing")
+
+
+MESSAGE = """
+INSERT INTO messages (id, conversation_id, user_id, parent_id, role, content, created_at)
+VALUES ($1, $2, $3, $4, 'user', 'x', $5)
+"""
+MANY = """
+INSERT INTO messages (id, conversation_id, user_id, parent_id, role, content)
+SELECT m.id, $1, $2, m.parent, 'user', 'x'
+FROM unnest($3::uuid[], $4::uuid[]) WITH ORDINALITY AS m(id, parent, at) ORDER BY m.at
+"""
+
+
+@dataclass
+class Tree:
+    """A conversation's messages as they are written, and where each should stand: its branch and its depth."""
+
+    connection: asyncpg.Connection
+    user: UUID
+    id: UUID = field(default_factory=new_id)
+    places: dict[UUID, tuple[UUID, int]] = field(default_factory=dict)
+    minute: int = 0
+
+    async def open(self) -> None:
+        await self.connection.execute(
+            "INSERT INTO users (id, name) VALUES ($1, 'u') ON CONFLICT DO NOTHING", self.user
+        )
+        await self.connection.execute(
+            "INSERT INTO conversations (id, user_id) VALUES ($1, $2)", self.id, self.user
+        )
+
+    async def say(self, parent: UUID | None, *, branches: bool = False, count: int = 1) -> list[UUID]:
+        """`count` messages, each after the one before; the first begins a branch if `branches`."""
+        said: list[UUID] = []
+        for _ in range(count):
+            at = self.place(parent, branches=branches)
+            when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=self.minute)
+            self.minute += 1
+            await self.connection.execute(MESSAGE, at, self.id, self.user, parent, when)
+            parent, branches = at, False
+            said.append(at)
+        return said
+
+    def place(self, parent: UUID | None, *, branches: bool = False) -> UUID:
+        at = new_id()
+        if parent is None:
+            self.places[at] = at, 0
+        else:
+            branch, depth = self.places[parent]
+            self.places[at] = at if branches else branch, depth + 1
+        return at
+
+    async def stored(self) -> dict[UUID, tuple[UUID, int]]:
+        rows = await self.connection.fetch(
+            "SELECT id, branch_id, depth FROM messages WHERE conversation_id = $1", self.id
+        )
+        return {row[0]: (row[1], row[2]) for row in rows}
+
+
+async def grown(tree: Tree) -> list[UUID]:
+    """Two branches from the third message on, a third one in the second of these, and another beginning."""
+    await tree.open()
+    trunk = await tree.say(None, count=5)
+    other = await tree.say(trunk[2], branches=True, count=3)
+    await tree.say(other[0], branches=True, count=2)
+    await tree.say(trunk[4], count=2)  # the first branch goes on after the second has begun
+    await tree.say(None, count=2)
+    return trunk
+
+
+def test_messages_of_before_get_their_branches_and_depths(empty_database: str) -> None:
+    async def written() -> tuple[Tree, Tree]:
+        connection = await connect(empty_database)
+        try:
+            user = new_id()
+            one, other = Tree(connection, user), Tree(connection, user)
+            await grown(one)
+            await other.open()
+            await other.say(None, count=3)
+        finally:
+            await connection.close()
+        return one, other
+
+    async def read(*trees: Tree) -> None:
+        connection = await connect(empty_database)
+        try:
+            for tree in trees:
+                tree.connection = connection
+                assert await tree.stored() == tree.places
+            first = next(iter(trees[0].places))
+            await trees[0].say(first, branches=True, count=2)  # what is written from now on, too
+            assert await trees[0].stored() == trees[0].places
+        finally:
+            await connection.close()
+
+    upgrade(empty_database, "0003")
+    trees = asyncio.run(written())
+    upgrade(empty_database)
+    asyncio.run(read(*trees))
+    downgrade(empty_database, "0003")
+    upgrade(empty_database)
+    asyncio.run(read_again(empty_database, trees[0]))
+
+
+async def read_again(url: str, tree: Tree) -> None:
+    """The way down and up finds the same places."""
+    tree.connection = await connect(url)
+    try:
+        assert await tree.stored() == tree.places
+    finally:
+        await tree.connection.close()
+
+
+def test_a_message_is_given_its_branch_and_its_depth_when_it_is_written(empty_database: str) -> None:
+    async def write() -> None:
+        connection = await connect(empty_database)
+        try:
+            tree = Tree(connection, new_id())
+            trunk = await grown(tree)
+            assert await tree.stored() == tree.places
+            # Several in one statement: each sees those before it.
+            head = max(tree.places, key=lambda one: (tree.places[one][0] == trunk[0], tree.places[one][1]))
+            chain = [tree.place(head)]
+            chain.append(tree.place(chain[0]))
+            chain.append(tree.place(chain[1]))
+            chain += [tree.place(chain[0], branches=True), tree.place(trunk[1], branches=True)]
+            parents = [head, chain[0], chain[1], chain[0], trunk[1]]
+            await connection.execute(MANY, tree.id, tree.user, chain, parents)
+            assert await tree.stored() == tree.places
+            # A parent of another conversation is none.
+            stray = Tree(connection, tree.user)
+            await stray.open()
+            at = stray.place(None)
+            await connection.execute(MANY, stray.id, stray.user, [at], [head])
+            assert await stray.stored() == stray.places
+        finally:
+            await connection.close()
+
+    upgrade(empty_database)
+    asyncio.run(write())

@@ -34,7 +34,12 @@ def running(
     environment_of_server: Mapping[str, str], settings: Settings, valkey: ValkeyServer, tmp_path: Path
 ) -> Iterator[ApiProcess]:
     ensure_admin(environment_of_server["DATABASE_URL"], settings.auth)
-    own = {**environment_of_server, "REDIS_URL": valkey.url, "BAATCHEET_CACHE_TIMEOUT": str(TIMEOUT)}
+    own = {
+        **environment_of_server,
+        "REDIS_URL": valkey.url,
+        "BAATCHEET_CACHE_TIMEOUT": str(TIMEOUT),
+        "BAATCHEET_CONTEXT_MAX_MESSAGES": "1000",  # nothing is summarised meanwhile: turns are alike
+    }
     with api_process(own, tmp_path / "api.log") as process:
         yield process
 

@@ -92,12 +92,13 @@ class Hammer:
                     await asyncio.sleep(self.dice.uniform(0.005, 0.05))
             assert answer.status_code in {200, 201}, answer.text
             self.done[what] = self.done.get(what, 0) + 1
-            self.seen(answer.json())
+            self.seen(what, answer.json())
 
-    def seen(self, answer: dict[str, Any]) -> None:
+    def seen(self, what: str, answer: dict[str, Any]) -> None:
         if "user_message_id" in answer:
             assert answer["status"] == "completed", answer
-            self.users.append(answer["user_message_id"])
+            if what != "again":  # which may answer what was added in the assistant's name
+                self.users.append(answer["user_message_id"])
             self.all += [answer["user_message_id"], answer["message_id"]]
         elif "role" in answer:
             self.all.append(answer["id"])
@@ -168,7 +169,7 @@ async def test_whatever_happens_at_once_every_prompt_is_a_path_of_the_tree(
         for caller in (here, there, here):
             first = await hammer.turn(caller)
             assert first.status_code == 200, first.text
-            hammer.seen(first.json())
+            hammer.seen("turn", first.json())
         await asyncio.gather(*[hammer.client() for _ in range(CLIENTS)])
         shown = [
             await caller.get(f"/api/v1/conversations/{hammer.conversation}/context")
@@ -192,5 +193,5 @@ async def test_whatever_happens_at_once_every_prompt_is_a_path_of_the_tree(
         longest = max(longest, len(path))
     assert summarised, "the window was small enough for summaries"
     assert recalled, "the window was small enough for excerpts"
-    assert longest > 20
+    assert longest > 16, "more than the window takes word for word"
     assert shown[0].json()["messages"] == shown[1].json()["messages"], "both show the same next turn"

@@ -14,10 +14,11 @@ from baatcheet.context.planning import Item, Recalled
 from baatcheet.context.recall.choosing import Found, choose
 from baatcheet.context.recall.query import Query, understand
 from baatcheet.context.recall.ranking import CAP, Hit, Scored, Statistics, rank
+from baatcheet.context.recall.weighing import weighed
 from baatcheet.context.store import ContextStore, Hits, PassageText
 from baatcheet.context.tokenizers import Tokenizer
 
-MOST_TEXTS = 400  # passages whose texts are read
+MOST_TEXTS = 600  # passages whose texts are read
 PATIENCE = 3.0  # seconds that a turn waits for what was imported to be indexed
 INLINE_HITS = 2_000  # more hits than this are ranked in a thread
 TRIES = 4  # to fit excerpts into a budget that another tokenizer counts
@@ -39,6 +40,7 @@ class Recollection:
     """What a question found among the messages above depth `before`, best first, with the texts of the best."""
 
     before: int
+    query: Query
     ranked: Sequence[Scored]
     texts: dict[tuple[int, int], PassageText]
     indexed: int  # how deep the index reached
@@ -46,13 +48,15 @@ class Recollection:
     def excerpts(self, budget: int, before: int, tokenizer: Tokenizer) -> Recalled | None:
         """As much of it as goes into one message of `budget` tokens by `tokenizer`; None when nothing does."""
         found = {
-            place: Found(text.depth, text.part, text.parts, text.role, text.at, text.text, text.tokens)
+            place: Found(
+                text.depth, text.part, text.parts, text.role, text.at, text.text, text.tokens, text.signals
+            )
             for place, text in self.texts.items()
             if text.depth < before
         }
         if not found:
             return None
-        ranked = [one for one in self.ranked if one.place < before]
+        ranked = weighed(self.query, [one for one in self.ranked if one.place < before], found)
         room = budget - tokenizer.overhead
         for _ in range(TRIES):
             if room <= 0:
@@ -98,7 +102,9 @@ class Recaller:
         ranked = blended(ranked, await near)
         places = wanted_places(ranked, before)
         texts = await self._store.texts(question.user, question.conversation, question.head, places)
-        return Recollection(before, ranked, {(text.depth, text.part): text for text in texts}, hits.indexed)
+        return Recollection(
+            before, query, ranked, {(text.depth, text.part): text for text in texts}, hits.indexed
+        )
 
     async def _near(self, question: Question, before: int) -> list[Near]:
         if self._vectors is None:
@@ -148,11 +154,15 @@ def ranked_hits(query: Query, terms: Sequence[str], hits: Hits) -> list[Scored]:
 
 
 def wanted_places(ranked: Sequence[Scored], before: int) -> list[tuple[int, int]]:
-    """Which passages' texts to read: the best, and of a neighbour that was no hit its beginning."""
+    """Which passages' texts to read: the best, of a neighbour that was no hit its beginning, and the newest beside."""
     wanted: dict[tuple[int, int], None] = {}
     for one in ranked:
         if 0 <= one.place < before:
             wanted[one.place, one.part if one.part is not None else 0] = None
-            if len(wanted) == MOST_TEXTS:
-                break
+        if len(wanted) == MOST_TEXTS:
+            return list(wanted)
+    for place in range(before - 1, max(-1, before - 1 - MOST_TEXTS), -1):
+        if len(wanted) == MOST_TEXTS:
+            break
+        wanted[place, 0] = None
     return list(wanted)

@@ -70,6 +70,7 @@ class PassageText(NamedTuple):
     at: datetime
     text: str
     tokens: int
+    signals: int
 
 
 class PassageRow(msgspec.Struct, frozen=True):
@@ -142,7 +143,7 @@ FROM jsonb_to_recordset($3::text::jsonb) AS p(
 ON CONFLICT DO NOTHING
 """
 _TEXTS = """
-SELECT p.message_id, p.depth, p.part, p.parts, p.role, p.created_at, coalesce(p.content, m.content), p.tokens
+SELECT p.message_id, p.depth, p.part, p.parts, p.role, p.created_at, coalesce(p.content, m.content), p.tokens, p.signals
 FROM branch_path($1, $2, $3) c
 JOIN unnest($4::integer[], $5::integer[]) AS w(depth, part) ON w.depth <= c.last
 JOIN recall_passages p ON p.branch_id = c.branch AND p.depth = w.depth AND p.part = w.part

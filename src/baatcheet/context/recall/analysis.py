@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from baatcheet.context.recall import scripts, signs
 from baatcheet.context.recall.tokens import TOKEN, Tokens
-from baatcheet.context.recall.vocabulary import vocabulary
+from baatcheet.context.recall.vocabulary import english_stem, vocabulary
 
 SHORT = 700  # characters: a message of at most these is one passage
 _LARGEST = 600
@@ -54,7 +54,7 @@ def terms(text: str) -> list[str]:
     found: list[str] = TOKEN.findall(text, speaker.end() if speaker else 0)
     known = _tokens(_looks_roman(found))
     made = [term for token in found for term in known[token]]
-    return ["@" + one.lower() for one in speaker[1].split()] + made if speaker else made
+    return ["@" + english_stem(one.lower()) for one in speaker[1].split()] + made if speaker else made
 
 
 def terms_of(token: str, *, roman: bool) -> tuple[str, ...]:

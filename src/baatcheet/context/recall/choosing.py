@@ -26,6 +26,7 @@ class Found(NamedTuple):
     at: datetime
     text: str
     tokens: int
+    signals: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ MOST_TERMS = 40
 WORD, CONCEPT, KIND, BONES = 1.0, 0.6, 0.35, 0.35  # weights
 ASKING = 0.35  # a word about the talk itself: said, mentioned
 BEFORE = (0.35, 0.2, 0.1)  # of the words of the turns before, newest first
-BONES_OF_ROMAN = 0.35  # where everyone spells as they like
+SHORT_BONES = 0.1  # of two consonants, which many words have
 PHRASE = 0.7  # a word that a phrase stands for
 SIGNED = 0.01  # a mark of who speaks, which is no reason by itself
 NEAR = 0.12  # what is only near to what was asked for
+FOLLOW_UP = 0.7  # how much a short question with a pronoun leans on what was said before
 _ENOUGH = 3  # words: a question with fewer leans on what was said before
 _LONG = 1_200  # characters: of a longer message only the questions and its ends count
 
@@ -43,8 +44,8 @@ def understand(new: Sequence[str], before: Sequence[str], now: datetime) -> Quer
     query = Query()
     words = _take(query, asked, 1.0)
     query.names = frozenset(_names(asked)) & query.weights.keys()
-    if before and (words < _ENOUGH or (words < 2 * _ENOUGH and asks["pronoun"].search(asked))):
-        lean = 1.0 if words < _ENOUGH else 0.6
+    lean = _lean(words, pronoun=asks["pronoun"].search(asked) is not None)
+    if lean:
         for text, weight in zip(reversed(before), BEFORE, strict=False):
             _take(query, _essence(text), weight * lean)
     _widen(query, asked)
@@ -60,6 +61,15 @@ def understand(new: Sequence[str], before: Sequence[str], now: datetime) -> Quer
     query.recent = 1.0 if asks["newest"].search(asked) else -1.0 if asks["oldest"].search(asked) else 0.0
     query.spans = moments.spans(asked, now)
     return query
+
+
+def _lean(words: int, *, pronoun: bool) -> float:
+    """How much a question with so many words leans on what was said before it: all, some or not."""
+    if words == 0:
+        return 1.0
+    if not pronoun:
+        return 0.0
+    return FOLLOW_UP if words < _ENOUGH else FOLLOW_UP / 3
 
 
 def _weight(one: tuple[str, float]) -> float:
@@ -118,7 +128,7 @@ def _weighed(made: Sequence[str], token: str, *, roman: bool) -> Iterable[tuple[
             if term[1] == "m" and term[2:].isdigit():
                 yield term, WORD
         elif term[0] == "^":
-            yield term, BONES_OF_ROMAN if roman else BONES
+            yield term, BONES if len(term) > 3 or not token.isascii() else SHORT_BONES
         else:
             yield term, WORD
             for concept in sought.plain.sought.get(term, ()):
