@@ -8,6 +8,7 @@ from typing import Any
 from baatcheet.context import counting
 from baatcheet.context.cutting import cut_item
 from baatcheet.context.planning import ContextTooSmall, Item, Plan, Recall, Recalled, Summary, plan
+from baatcheet.context.recall.query import Query
 from baatcheet.context.recall.ranking import Scored
 from baatcheet.context.recollection import Recollection
 from baatcheet.context.store import PassageText
@@ -63,12 +64,14 @@ class RandomTurn:
         """What the planner makes of it; None when it says that the fixed parts are too large."""
         chance = self._chance
         covered = chance.choice([0, 0, chance.randint(1, 500)])
-        history = self._history(first=covered + chance.choice([0, 0, chance.randint(1, 50)]))
+        first = covered + chance.choice([0, 0, chance.randint(1, 50)])
+        history = self._history()
+        new = [self._item("user") for _ in range(chance.choice([1, 1, 1, 2, 3]))]
         try:
             return plan(
                 system=self._sometimes(lambda: self._item("system")),
-                history=history,
-                new=[self._item("user") for _ in range(chance.choice([1, 1, 1, 2, 3]))],
+                history=placed(history, first),
+                new=placed(new, first + len(history)),
                 tool_tokens=chance.choice([0, 0, chance.randint(1, 800)]),
                 budget=round(LEAST * (MOST / LEAST) ** chance.random()),
                 max_messages=chance.randint(3, 60),
@@ -80,7 +83,7 @@ class RandomTurn:
         except ContextTooSmall:
             return None
 
-    def _history(self, first: int) -> list[Item]:
+    def _history(self) -> list[Item]:
         items: list[Item] = []
         for number in range(self._chance.choice([0, 3, 10, 30, 80])):
             match self._chance.random():
@@ -90,7 +93,7 @@ class RandomTurn:
                     items.append(self._item("user", image=True))
                 case _:
                     items.append(self._item("assistant" if number % 2 else "user"))
-        return [item._replace(depth=first + place) for place, item in enumerate(items)]
+        return items
 
     def _calls(self, number: int) -> list[Item]:
         """An assistant's tool calls and their results, of which one may be missing."""
@@ -119,18 +122,19 @@ class RandomTurn:
             text = self._text()
             at = _BEGUN + timedelta(minutes=place * self._chance.choice([1, 500]))
             texts[place, 0] = PassageText(
-                new_id(),
-                place,
-                0,
-                1,
-                self._chance.choice(["user", "assistant"]),
-                at,
-                text,
-                counting.count(text),
+                message_id=new_id(),
+                depth=place,
+                part=0,
+                parts=1,
+                role=self._chance.choice(["user", "assistant"]),
+                at=at,
+                text=text,
+                tokens=counting.count(text),
+                signals=0,
             )
         ranked = [Scored(place, part, self._chance.random()) for place, part in texts]
         ranked.sort(key=lambda one: -one.score)
-        found = Recollection(covered, ranked, texts, covered)
+        found = Recollection(before=covered, query=Query(), ranked=ranked, texts=texts)
 
         def recall(tokens: int, before: int) -> Recalled | None:
             return found.excerpts(tokens, before, Tokenizers.stored)
@@ -139,6 +143,11 @@ class RandomTurn:
 
     def _sometimes(self, make: Callable[[], Any]) -> Any:
         return make() if self._chance.random() < 0.7 else None
+
+
+def placed(items: Sequence[Item], first: int) -> list[Item]:
+    """`items` one after the other on a branch, from depth `first` on."""
+    return [item._replace(depth=first + place) for place, item in enumerate(items)]
 
 
 def some_texts(chance: random.Random) -> list[str]:

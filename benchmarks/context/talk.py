@@ -22,7 +22,7 @@ _SYLLABLES = [first + vowel for first in _CONSONANTS for vowel in "aeiou"]
 _WORDS = 40_000  # of the vocabulary
 _EXPONENT = 1.05
 _TOKENS_PER_WORD = 1.75
-_COMMON = (150, 400)  # ranks of words that stand in one of some twenty messages
+_COMMON = (150, 400)  # ranks of words that each stand in one of some fifty messages
 _BEGUN = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
 

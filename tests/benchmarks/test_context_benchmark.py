@@ -103,4 +103,5 @@ def test_random_turns_are_planned_within_their_budget() -> None:
     texts = some_texts(chance)
     plans = [plan for _ in range(30) if (plan := RandomTurn(chance, texts).plan()) is not None]
     assert len(plans) > 5
+    assert any(plan.recalled for plan in plans)
     assert all(prompt_tokens(plan.messages, beside=plan.tool_tokens) <= plan.budget for plan in plans)

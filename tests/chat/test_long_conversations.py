@@ -68,7 +68,7 @@ async def ask(caller: httpx.AsyncClient, conversation: str, message: str) -> dic
 
 
 def check_size(turn: dict[str, Any], most: int) -> None:
-    """A prompt is about as large as it may be: an estimate, that was made by what was counted of other tests' prompts."""
+    """A prompt is about as large as it may be: an estimate, by what was counted of other tests' prompts."""
     assert 0 < turn["usage"]["prompt_tokens"] <= most * 1.5
 
 
@@ -187,7 +187,7 @@ async def test_a_fact_in_any_language_outlives_the_window_the_process_and_the_ca
             assert fact not in [message["content"] for message in sent], "it is no recent message any more"
             check_size(turn, 2000)
             receipt = (await caller.get(f"/api/v1/turns/{turn['turn_id']}/context")).json()["receipt"]
-            assert receipt["recalled"], (language, when)
+            assert receipt["recalled"], (language, when, receipt)
 
     with api_process(own_environment, tmp_path / "first.log") as first:
         token = new_user(first.url, ADMIN_TOKEN)

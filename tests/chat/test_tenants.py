@@ -25,7 +25,9 @@ async def store(database: Database, services: Mapping[str, str]) -> AsyncIterato
 
 def opening(user: UUID, **more: Any) -> Opening:
     """A turn that another process is to run."""
-    return Opening(turn=new_id(), user=user, process=new_id(), reply=new_id(), bounds=Bounds.within(8000, 50), **more)
+    return Opening(
+        turn=new_id(), user=user, process=new_id(), reply=new_id(), bounds=Bounds.within(8000, 50), **more
+    )
 
 
 async def say(caller: Caller, message: str) -> dict[str, Any]:

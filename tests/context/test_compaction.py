@@ -540,7 +540,9 @@ async def test_nothing_of_another_users_conversation_is_found(
     assert theirs.head is not None
 
     async def found(user: UUID, conversation: UUID, head: UUID, keys: list[int]) -> Sequence[int]:
-        return (await store.hits(user, conversation, head, before=80, keys=keys, cap=100)).depths
+        return (
+            await store.hits(user, conversation, head, before=80, keys=keys, caps=[100] * len(keys))
+        ).depths
 
     assert 0 in await found(talk.user, talk.id, talk.head, mine)
     assert not await found(stranger, talk.id, talk.head, mine), "the tenant is not the conversation's"

@@ -112,9 +112,9 @@ async def test_what_no_word_finds_is_found_by_its_vector(
     store = ContextStore(database)
     # Stop words alone: the search by words has nothing to look for.
     question = talk.question("the")
-    found = await Recaller(store, Indexer(store), vectors).find(question, 12)
+    found = await Recaller(store, Indexer(store), vectors).find(question, 12, 2_000)
     assert found.ranked
-    by_words = await Recaller(store, Indexer(store)).find(question, 12)
+    by_words = await Recaller(store, Indexer(store)).find(question, 12, 2_000)
     assert not by_words.ranked
 
 
@@ -127,7 +127,7 @@ async def test_without_an_answer_words_alone_are_searched(
     assert await vectors.fill(talk.user, talk.conversation, talk.head) == 0
     store = ContextStore(database)
     found = await Recaller(store, Indexer(store), vectors).find(
-        talk.question("Who quenched the vintner?"), 12
+        talk.question("Who quenched the vintner?"), 12, 2_000
     )
     excerpts = found.excerpts(2_000, 12, Tokenizers.stored)
     assert excerpts is not None

@@ -30,7 +30,12 @@ def client(
 
     def provider(name: str, window: int) -> dict[str, Any]:
         models = [f"scripted-{name}", "scripted-both"]
-        return {"name": name, "base_url": scripted_provider.base_url, "models": models, "context_window": window}
+        return {
+            "name": name,
+            "base_url": scripted_provider.base_url,
+            "models": models,
+            "context_window": window,
+        }
 
     providers = [provider("small", SMALL), provider("large", LARGE)]
     environment = {**environment_of_server, "BAATCHEET_PROVIDERS": json.dumps(providers)}
@@ -45,7 +50,8 @@ def client(
 
 def conversation(messages: int = 40) -> list[dict[str, Any]]:
     talk = [
-        {"role": "assistant" if at % 2 else "user", "content": f"{at}: {FILLER * 8}"} for at in range(messages)
+        {"role": "assistant" if at % 2 else "user", "content": f"{at}: {FILLER * 8}"}
+        for at in range(messages)
     ]
     return [{"role": "system", "content": "Be brief."}, *talk, {"role": "user", "content": "And the newest?"}]
 
@@ -94,7 +100,9 @@ def test_truncation_auto_leaves_out_the_oldest_messages(
     assert tokens(sent) <= SMALL
 
 
-def test_a_request_that_fits_is_sent_as_it_came(client: httpx.Client, scripted_provider: ScriptedProvider) -> None:
+def test_a_request_that_fits_is_sent_as_it_came(
+    client: httpx.Client, scripted_provider: ScriptedProvider
+) -> None:
     messages = conversation(4)
     assert ask(client, "small/scripted-small", messages, truncation="auto").status_code == 200
     assert scripted_provider.chats[-1].body["messages"] == messages
@@ -122,7 +130,9 @@ def test_a_truncation_of_another_name_is_refused(client: httpx.Client) -> None:
     assert answer.json()["error"]["param"] == "truncation"
 
 
-def test_a_tool_call_stays_with_its_results(client: httpx.Client, scripted_provider: ScriptedProvider) -> None:
+def test_a_tool_call_stays_with_its_results(
+    client: httpx.Client, scripted_provider: ScriptedProvider
+) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages = [
         *conversation()[:-1],

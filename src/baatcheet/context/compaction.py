@@ -18,7 +18,7 @@ from baatcheet.platform.logging import get_logger
 log = get_logger(__name__)
 
 # Shares of the budget.
-HIGH_WATER = 0.55  # what recent messages may take before a block of them is summarised …
+HIGH_WATER = 0.65  # what recent messages may take before a block of them is summarised …
 HIGHEST_WATER = 0.85  # … while nothing has been yet, or where the newest `KEEP` messages are large
 LOW_WATER = 0.3  # what stays word for word where the newest messages are large
 SUMMARY = 0.12

@@ -180,14 +180,14 @@ class ContextManager:
         """
         tokenizer = self._tokenizers.of(model) if model is not None else self._tokenizers.stored
         fitted = await _Fitting.of(tokenizer, asked, config, self.budget(model, config))
-        needed: list[int] = []
+        needed: list[tuple[int, int]] = []
 
-        def probe(_tokens: int, before: int) -> Recalled | None:
-            needed.append(before)
+        def probe(tokens: int, before: int) -> Recalled | None:
+            needed.append((before, tokens))
             return None
 
         made = await fitted.plan(probe if asked.conversation is not None else None)
-        if not needed or not (found := await self._recollect(asked, needed[0])):
+        if not needed or not (found := await self._recollect(asked, *needed[0])):
             return made
 
         def recall(tokens: int, before: int) -> Recalled | None:
@@ -200,7 +200,7 @@ class ContextManager:
         tokenizer = self._tokenizers.of(model) if model is not None else self._tokenizers.stored
         return made.receipt(tokenizer=tokenizer.name, exact=tokenizer.exact)
 
-    async def _recollect(self, asked: Asked, before: int) -> Recollection | None:
+    async def _recollect(self, asked: Asked, before: int, budget: int) -> Recollection | None:
         """What the question finds above depth `before`. A database that is away costs the excerpts, not the turn."""
         if asked.recollection is not None and asked.recollection.before >= before:
             return asked.recollection
@@ -208,7 +208,7 @@ class ContextManager:
         if question is None:
             return None
         try:
-            asked.recollection = await self._recaller.find(question, before)
+            asked.recollection = await self._recaller.find(question, before, budget)
         except DatabaseUnavailable:
             log.warning("context.nothing_recalled", conversation_id=str(asked.conversation))
             return None

@@ -18,7 +18,7 @@ SMALLEST_CUT = 64  # tokens: less of a message than this says nothing
 KEEP = 20  # the newest messages that stay word for word whenever they fit
 
 # Shares of the room that is left beside the system prompt, the tools and the new messages.
-SUMMARY_MOST = 0.2
+SUMMARY_MOST = 0.125
 RECALL_LEAST = 0.125  # what the newest messages leave to the older ones that the question is about
 RECALL_TIGHT = 0.6  # the same, when not even the newest `KEEP` messages fit beside that
 RECALL_MOST = 0.9

@@ -1,10 +1,10 @@
 """Finding the older messages that a question is about: the index is asked, the hits are ranked, excerpts are made."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from uuid import UUID
 
 from baatcheet.context import counting
@@ -18,9 +18,9 @@ from baatcheet.context.recall.weighing import weighed
 from baatcheet.context.store import ContextStore, Hits, PassageText
 from baatcheet.context.tokenizers import Tokenizer
 
-MOST_TEXTS = 600  # passages whose texts are read
+MOST_TEXTS, FEWEST_TEXTS, TOKENS_A_TEXT = 600, 150, 14  # passages whose texts are read
+MOST_HITS_OF_A_TERM, LEAST_HITS = 500, 100  # by its weight
 PATIENCE = 3.0  # seconds that a turn waits for what was imported to be indexed
-INLINE_HITS = 2_000  # more hits than this are ranked in a thread
 TRIES = 4  # to fit excerpts into a budget that another tokenizer counts
 
 
@@ -43,7 +43,6 @@ class Recollection:
     query: Query
     ranked: Sequence[Scored]
     texts: dict[tuple[int, int], PassageText]
-    indexed: int  # how deep the index reached
 
     def excerpts(self, budget: int, before: int, tokenizer: Tokenizer) -> Recalled | None:
         """As much of it as goes into one message of `budget` tokens by `tokenizer`; None when nothing does."""
@@ -74,6 +73,22 @@ class Recollection:
         return None
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What is looked up for a question, the weightiest first: as many of each as it is worth."""
+
+    terms: Sequence[str]
+    keys: Sequence[int]
+    caps: Sequence[int]
+
+    @classmethod
+    def of(cls, query: Query, conversation: UUID) -> "Terms":
+        terms = sorted(query.weights, key=lambda term: (-query.weights[term], term))
+        top = query.weights[terms[0]] if terms else 1.0
+        caps = [max(LEAST_HITS, int(MOST_HITS_OF_A_TERM * query.weights[term] / top)) for term in terms]
+        return cls(terms, [key(conversation, term) for term in terms], caps)
+
+
 class Recaller:
     """Asks the index of one conversation at a time."""
 
@@ -82,29 +97,26 @@ class Recaller:
         self._indexer = indexer
         self._vectors = vectors
 
-    async def find(self, question: Question, before: int) -> Recollection:
-        """What `question` finds above depth `before`; what is not indexed yet is indexed first, within `PATIENCE`.
+    async def find(self, question: Question, before: int, budget: int) -> Recollection:
+        """What `question` finds above depth `before`, for excerpts of about `budget` tokens.
+
+        What is not indexed yet is indexed first, within `PATIENCE`.
 
         Raises DatabaseUnavailable.
         """
         query = understand(question.new, question.before, datetime.now(UTC))
-        terms = list(query.weights)
-        keys = [key(question.conversation, term) for term in terms]
+        looked_for = Terms.of(query, question.conversation)
         near = asyncio.ensure_future(self._near(question, before))
-        hits = await self._hits(question, before, keys)
+        hits = await self._hits(question, before, looked_for)
         if hits.indexed < before - 1:
             await self._indexer.catch_up(
                 question.user, question.conversation, question.head, upto=before - 1, patience=PATIENCE
             )
-            hits = await self._hits(question, before, keys)
-        work = partial(ranked_hits, query, terms, hits)
-        ranked = await counting.aside(0, work) if len(hits.ids) > INLINE_HITS else work()
-        ranked = blended(ranked, await near)
-        places = wanted_places(ranked, before)
+            hits = await self._hits(question, before, looked_for)
+        ranked = blended(ranked_hits(query, looked_for, hits), await near)
+        places = wanted_places(ranked, before, most_texts(budget))
         texts = await self._store.texts(question.user, question.conversation, question.head, places)
-        return Recollection(
-            before, query, ranked, {(text.depth, text.part): text for text in texts}, hits.indexed
-        )
+        return Recollection(before, query, ranked, {(text.depth, text.part): text for text in texts})
 
     async def _near(self, question: Question, before: int) -> list[Near]:
         if self._vectors is None:
@@ -117,52 +129,59 @@ class Recaller:
             text="\n".join(question.new),
         )
 
-    async def _hits(self, question: Question, before: int, keys: Sequence[int]) -> Hits:
+    async def _hits(self, question: Question, before: int, terms: Terms) -> Hits:
         return await self._store.hits(
-            question.user, question.conversation, question.head, before=before, keys=keys, cap=CAP
+            question.user,
+            question.conversation,
+            question.head,
+            before=before,
+            keys=terms.keys,
+            caps=terms.caps,
         )
 
 
-def ranked_hits(query: Query, terms: Sequence[str], hits: Hits) -> list[Scored]:
+def ranked_hits(query: Query, looked_for: Terms, hits: Hits) -> list[Scored]:
     """The hits as the ranking takes them, ranked."""
-    frequency = dict.fromkeys(terms, 0)
-    rows: list[Hit] = []
-    for at, found in enumerate(hits.found):
-        bits = found
-        counts: dict[str, int] = {}
-        while bits:
-            low = bits & -bits
-            term = terms[low.bit_length() - 1]
-            counts[term] = 1
-            frequency[term] += 1
-            bits ^= low
-        when = datetime.fromtimestamp(hits.times[at], UTC)
-        rows.append(
-            Hit(
-                hits.depths[at],
-                hits.parts[at],
-                hits.roles[at],
-                when,
-                hits.lengths[at],
-                counts,
-                hits.signals[at],
-            )
+    patterns = Counter(hits.found)
+    counts = {bits: _terms_in(bits, looked_for.terms) for bits in patterns}
+    frequency = dict.fromkeys(looked_for.terms, 0)
+    for bits, occurrences in patterns.items():
+        for term in counts[bits]:
+            frequency[term] += occurrences
+    for term, cap in zip(looked_for.terms, looked_for.caps, strict=True):
+        if frequency[term] >= cap:
+            frequency[term] = CAP  # that many or more
+    times = [datetime.fromtimestamp(one, UTC) for one in hits.times]
+    rows = [
+        Hit(depth, part, role, at, length, counts[bits], signals)
+        for depth, part, role, at, length, bits, signals in zip(
+            hits.depths, hits.parts, hits.roles, times, hits.lengths, hits.found, hits.signals, strict=True
         )
+    ]
     passages = max(1, hits.passages)
     statistics = Statistics(hits.indexed + 1, passages, hits.total_length / passages, frequency)
     return rank(query, rows, statistics)
 
 
-def wanted_places(ranked: Sequence[Scored], before: int) -> list[tuple[int, int]]:
+def _terms_in(bits: int, terms: Sequence[str]) -> dict[str, int]:
+    return {term: 1 for at, term in enumerate(terms) if bits >> at & 1}
+
+
+def most_texts(budget: int) -> int:
+    """How many passages are looked at closely for so many tokens of excerpts."""
+    return max(FEWEST_TEXTS, min(MOST_TEXTS, budget // TOKENS_A_TEXT))
+
+
+def wanted_places(ranked: Sequence[Scored], before: int, most: int) -> list[tuple[int, int]]:
     """Which passages' texts to read: the best, of a neighbour that was no hit its beginning, and the newest beside."""
     wanted: dict[tuple[int, int], None] = {}
     for one in ranked:
         if 0 <= one.place < before:
             wanted[one.place, one.part if one.part is not None else 0] = None
-        if len(wanted) == MOST_TEXTS:
+        if len(wanted) == most:
             return list(wanted)
-    for place in range(before - 1, max(-1, before - 1 - MOST_TEXTS), -1):
-        if len(wanted) == MOST_TEXTS:
+    for place in range(before - 1, max(-1, before - 1 - most), -1):
+        if len(wanted) == most:
             break
         wanted[place, 0] = None
     return list(wanted)

@@ -16,6 +16,7 @@ from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database
 
 MOST_CHARACTERS = 1_000_000  # of one message that are indexed: its beginning and its end
+MOST_HITS = 4_000  # of all keys of a question, a passage counted once for each key that it has
 MOST_BYTES = 4_000_000  # of messages that are read at once; the first is, whatever it has
 
 
@@ -43,7 +44,6 @@ class Hits(NamedTuple):
     lengths: Sequence[int] = ()  # terms
     signals: Sequence[int] = ()
     found: Sequence[int] = ()  # bit n: has the n-th key
-    ids: Sequence[int] = ()
 
 
 class PathMessage(NamedTuple):
@@ -101,7 +101,7 @@ class Marker(NamedTuple):
 
 
 _STANDING = "SELECT context_of($1, $2, $3, $4, $5, $6::text::jsonb)::text"
-_HITS = "SELECT * FROM recall_hits($1, $2, $3, $4, $5, $6)"
+_HITS = "SELECT * FROM recall_hits($1, $2, $3, $4, $5, $6, $7)"
 _MARKER = """
 SELECT p.depth, p.ordinal, p.total_length FROM branch_path($1, $2, $3) c
 CROSS JOIN LATERAL (
@@ -193,11 +193,20 @@ class ContextStore:
         return msgspec.json.decode(found, type=Standing) if found is not None else None
 
     async def hits(
-        self, user: UUID, conversation: UUID, head: UUID, *, before: int, keys: Sequence[int], cap: int
+        self,
+        user: UUID,
+        conversation: UUID,
+        head: UUID,
+        *,
+        before: int,
+        keys: Sequence[int],
+        caps: Sequence[int],
     ) -> Hits:
-        """The passages above depth `before` that have any of `keys`, at most `cap` of each."""
+        """The passages above depth `before` that have any of `keys`, at most `caps` of each."""
         async with self._db.hot() as connection:
-            row = await connection.fetchrow(_HITS, user, conversation, head, before, list(keys), cap)
+            row = await connection.fetchrow(
+                _HITS, user, conversation, head, before, list(keys), list(caps), MOST_HITS
+            )
         indexed, passages, total, *columns = row
         return Hits(
             indexed if indexed is not None else -1,

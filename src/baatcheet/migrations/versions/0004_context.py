@@ -187,14 +187,15 @@ END $$
 """
 
 # The passages on the way to `head`, and before depth `before`, that have any of `keys`: parallel arrays, one entry a
-# passage, `matched` with a bit for each key that it has. The inner query knows nothing but the key, so that the GIN
-# index is the only way; a key's rows are of one conversation, since it is hashed with the conversation's id.
-# `indexed` is the depth up to which the path is indexed, with the number of its passages and their terms.
+# passage, `matched` with a bit for each key that it has. At most `caps` of each key, and `most` of all keys together, the
+# first keys first. The inner query knows nothing but the key, so that the GIN index is the only way; a key's rows are of
+# one conversation, since it is hashed with the conversation's id. `indexed` is the depth up to which the path is indexed,
+# with the number of its passages and their terms.
 RECALL_HITS = """
-CREATE FUNCTION recall_hits(tenant uuid, conversation uuid, head uuid, before integer, keys bigint[], cap integer)
+CREATE FUNCTION recall_hits(tenant uuid, conversation uuid, head uuid, before integer, keys bigint[], caps integer[],
+                            most integer)
 RETURNS TABLE (indexed integer, passages bigint, total_length bigint, depths integer[], parts integer[],
-               roles text[], times double precision[], lengths integer[], signals integer[], matched bigint[],
-               ids bigint[])
+               roles text[], times double precision[], lengths integer[], signals integer[], matched bigint[])
 LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
 DECLARE
     branches uuid[];
@@ -208,22 +209,24 @@ BEGIN
         WHERE p.branch_id = c.branch AND p.depth <= c.last ORDER BY p.depth DESC, p.part DESC LIMIT 1
     ) m ORDER BY m.depth DESC LIMIT 1;
     WITH hits AS MATERIALIZED (
-        SELECT k.place, h.* FROM unnest(recall_hits.keys) WITH ORDINALITY AS k(key, place)
+        SELECT k.place, h.* FROM unnest(recall_hits.keys, recall_hits.caps) WITH ORDINALITY AS k(key, cap, place)
         CROSS JOIN LATERAL (
             SELECT p.id, p.branch_id, p.depth, p.part, p.role, p.created_at, p.length, p.signals, p.user_id
-            FROM recall_passages p WHERE p.keys @> ARRAY[k.key] LIMIT cap
+            FROM recall_passages p WHERE p.keys @> ARRAY[k.key] LIMIT k.cap
         ) h
+        LIMIT most
     ), passage AS (
-        SELECT h.id, h.depth, h.part, h.role, h.created_at, h.length, h.signals,
+        SELECT max(h.depth) AS depth, max(h.part) AS part, max(h.role) AS role, max(h.created_at) AS created_at,
+               max(h.length) AS length, max(h.signals) AS signals,
                bit_or(1::bigint << (h.place - 1)::integer) AS matched
         FROM hits h JOIN unnest(branches, lasts) AS c(branch, last)
           ON c.branch = h.branch_id AND h.depth <= c.last AND h.depth < before
         WHERE h.user_id = tenant
-        GROUP BY 1, 2, 3, 4, 5, 6, 7
+        GROUP BY h.id
     )
     SELECT array_agg(p.depth), array_agg(p.part), array_agg(p.role), array_agg(extract(epoch FROM p.created_at)::double precision),
-           array_agg(p.length), array_agg(p.signals), array_agg(p.matched), array_agg(p.id)
-    INTO depths, parts, roles, times, lengths, signals, matched, ids FROM passage p;
+           array_agg(p.length), array_agg(p.signals), array_agg(p.matched)
+    INTO depths, parts, roles, times, lengths, signals, matched FROM passage p;
     RETURN NEXT;
 END $$
 """
@@ -383,7 +386,7 @@ SIGNATURES = (
     "branch_path(uuid, uuid, uuid)",
     "branch_history(uuid, uuid, uuid, jsonb)",
     "context_of(uuid, uuid, uuid, uuid, integer, jsonb)",
-    "recall_hits(uuid, uuid, uuid, integer, bigint[], integer)",
+    "recall_hits(uuid, uuid, uuid, integer, bigint[], integer[], integer)",
     "open_turns(jsonb)",
 )
 
