@@ -19,7 +19,8 @@ log = get_logger(__name__)
 
 # Shares of the budget.
 HIGH_WATER = 0.65  # what recent messages may take before a block of them is summarised …
-HIGHEST_WATER = 0.85  # … while nothing has been yet, or where the newest `KEEP` messages are large
+HIGHEST_WATER = 0.85  # … while nothing has been yet
+KEPT_WATER = 0.5  # what the newest `KEEP` may take to be left out of a block
 LOW_WATER = 0.3  # what stays word for word where the newest messages are large
 SUMMARY = 0.12
 SECTION = 0.04
@@ -49,17 +50,14 @@ def surplus(sizes: Sequence[Sized], *, max_tokens: int, max_messages: int, first
     """How many of the oldest of these messages are to be summarised; 0 below the high-water mark.
 
     `first`: nothing of the branch has been summarised yet. What stays are the newest `KEEP` messages or, where these
-    are too large, as many as reach the low-water mark. A tool's result stays with its call, and what stays begins
-    with a user's message where one is near.
+    are large, as many as reach the low-water mark; the plan carries the newest `KEEP` all the same if they fit. A
+    tool's result stays with its call, and what stays begins with a user's message where one is near.
     """
     total = sum([one.tokens for one in sizes])
-    newest = sum([one.tokens for one in sizes[-KEEP:]])
-    highest = int(max_tokens * HIGHEST_WATER)
-    high = highest if first else min(highest, max(int(max_tokens * HIGH_WATER), newest * 7 // 5))
-    if len(sizes) < max_messages and total <= high:
+    if len(sizes) < max_messages and total <= int(max_tokens * (HIGHEST_WATER if first else HIGH_WATER)):
         return 0
     keep = min(KEEP, max_messages // 2)
-    if sum([one.tokens for one in sizes[-keep:]]) > highest:
+    if sum([one.tokens for one in sizes[-keep:]]) > max_tokens * KEPT_WATER:
         keep, tokens = 0, 0
         while keep < len(sizes) and tokens < max_tokens * LOW_WATER:
             keep += 1

@@ -36,7 +36,12 @@ def cut_middle(text: str, tokens: int, tokenizer: Tokenizer = Tokenizers.stored)
         if over <= 0:
             return shorter
         keep -= over
-    return _longest(lambda size: text[:size], len(text), max(tokens, 0), count)
+    return beginning(text, max(tokens, 0), count)
+
+
+def beginning(text: str, tokens: int, count: Count) -> str:
+    """About the longest beginning of `text` that has at most `tokens` tokens."""
+    return _longest(lambda size: text[:size], len(text), tokens, count)
 
 
 def _longest(part: Part, most: int, tokens: int, count: Count) -> str:

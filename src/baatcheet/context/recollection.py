@@ -21,7 +21,7 @@ from baatcheet.context.tokenizers import Tokenizer
 MOST_TEXTS, FEWEST_TEXTS, TOKENS_A_TEXT = 600, 150, 14  # passages whose texts are read
 MOST_HITS_OF_A_TERM, LEAST_HITS = 500, 100  # by its weight
 PATIENCE = 3.0  # seconds that a turn waits for what was imported to be indexed
-TRIES = 4  # to fit excerpts into a budget that another tokenizer counts
+TRIES = 6  # to fit excerpts into a budget that another tokenizer counts
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Recollection:
                 depths = tuple(dict.fromkeys(chosen.places))
                 wire = {"role": "user", "content": chosen.text}
                 return Recalled(Item(wire, tokens), tuple([ids[depth] for depth in depths]), depths)
-            room = room * budget // tokens - 8
+            room = room * budget * 15 // (16 * tokens)
         return None
 
 

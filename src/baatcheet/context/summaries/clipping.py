@@ -5,9 +5,9 @@
 import re
 
 from baatcheet.context import counting
+from baatcheet.context.cutting import LONGEST, beginning
 
 ELLIPSIS = "…"
-LONGEST_TOKEN = 128  # characters; no token of the vocabularies is longer
 _END = re.compile(r"[.!?؟۔।。！？]+(?=\s)|[。！？]|\n")
 
 
@@ -19,17 +19,15 @@ def clip(text: str, tokens: int) -> str:
     """
     if tokens < 1:
         return ""
-    head = text[: tokens * LONGEST_TOKEN]
-    encoded = counting.encode(head)
-    if len(encoded) <= tokens and len(head) == len(text):
+    if len(text) <= tokens * LONGEST and counting.count(text) <= tokens:
         return text
     keep = tokens - 1
     while keep > 0:
-        begun = counting.encoding(counting.STORED_ENCODING).decode(encoded[:keep], errors="ignore")
-        shorter = _ended_well(begun) + ELLIPSIS
-        if counting.count(shorter) <= tokens:
+        shorter = _ended_well(beginning(text, keep, counting.count)) + ELLIPSIS
+        over = counting.count(shorter) - tokens
+        if over <= 0:
             return shorter
-        keep -= 1
+        keep -= over
     return ELLIPSIS
 
 
