@@ -75,6 +75,7 @@ class Run:
     stopped: Status | None = None  # why the generation was stopped from outside
     plan: Plan | None = None
     receipt: dict[str, Any] | None = None  # of that plan
+    most_tokens: int | None = None  # of a plan, since a provider found a larger one too long
     target: Target | None = None
     flushed: int = 0  # chunks that are durable already
     published: int = 0  # chunks that other processes can read already

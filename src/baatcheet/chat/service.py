@@ -8,6 +8,7 @@ connection is held while a provider answers.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
@@ -57,6 +58,7 @@ from baatcheet.providers.model import (
 log = get_logger(__name__)
 
 RECORDING = 4.0  # seconds after the grace period in which interrupted turns are written down
+PLANS_SMALLER = 2  # times that a turn is planned anew because its provider found the prompt too long
 OPEN_AGAIN = (
     2.0  # seconds within which a failed opening is tried once more: later, the client has waited enough
 )
@@ -298,11 +300,24 @@ class ChatService:
         """Stream the reply into the run's feed. What ends the reply is held back until it is committed."""
         if targets is None:
             targets = await self._resolve(run.feed.identity.model)
+        for _ in range(PLANS_SMALLER):
+            try:
+                await self._stream(run, request, targets)
+            except ProviderError as error:
+                if not error.too_long or run.plan is None or run.feed.chunks:
+                    raise
+                # The count was an estimate, or the window is smaller than it was said to be.
+                run.most_tokens = run.plan.tokens * 3 // 4
+                log.warning("turn.planned_smaller", tokens=run.plan.tokens, reason=str(error))
+            else:
+                return
+        await self._stream(run, request, targets)
 
+    async def _stream(self, run: Run, request: TurnRequest, targets: tuple[Target, ...]) -> None:
         async def body_for(target: Target) -> Mapping[str, Any]:
             if run.asked is None:
                 return await self._stateless_body(target, request)
-            run.plan = await self._plan(target, run.asked, request)
+            run.plan = await self._plan(target, run, run.asked, request)
             run.receipt = self._context.receipt(run.plan, target.model)
             return {**request.parameters, "model": target.model.name, "messages": run.plan.messages}
 
@@ -340,8 +355,10 @@ class ChatService:
             )
         return wide
 
-    async def _plan(self, target: Target, asked: Asked, request: TurnRequest) -> Plan:
+    async def _plan(self, target: Target, run: Run, asked: Asked, request: TurnRequest) -> Plan:
         config = self._context.reserving(request.reply_tokens)
+        if run.most_tokens is not None:
+            config = replace(config, max_tokens=min(config.max_tokens, run.most_tokens))
         return await self._context.plan(target.model, asked, config)
 
     # Recording ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ The house's own language for a chat is OpenAI's: a request body as a mapping, a 
 `chat.completion.chunk` objects. An adapter whose provider speaks otherwise translates at this seam.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -113,6 +114,11 @@ class Provider(Protocol):
         ...
 
 
+_TOO_LONG = re.compile(
+    r"context (?:length|window|size)|maximum context|prompt is too long|input is too long|too many (?:input )?tokens",
+    re.IGNORECASE,
+)
+
 FailureKind = Literal[
     "unreachable",  # no connection, or TLS refused
     "timeout",  # no first token, or silence between tokens
@@ -145,6 +151,13 @@ class ProviderError(Exception):
     def another_may_answer(self) -> bool:
         """Whether the same request may succeed at another provider."""
         return self.kind != "rejected"
+
+    @property
+    def too_long(self) -> bool:
+        """Whether the prompt was refused for its length: OpenAI has a code for that, others have words."""
+        return self.kind == "rejected" and (
+            self.code == "context_length_exceeded" or _TOO_LONG.search(self.message) is not None
+        )
 
 
 @dataclass(frozen=True)
