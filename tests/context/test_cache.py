@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from baatcheet.context.manager import Context
-from baatcheet.context.recents import TTL
+from baatcheet.context.recents import FORM, TTL
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
@@ -131,6 +131,14 @@ def _with(**changed: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda document: {**document, **changed}
 
 
+def _with_message(**changed: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The document with its first message changed."""
+    return lambda document: {
+        **document,
+        "items": [{**document["items"][0], **changed}, *document["items"][1:]],
+    }
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -144,7 +152,11 @@ def _with(**changed: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
         pytest.param(lambda document: msgspec.json.encode({"context": document}), id="another object"),
         pytest.param(_without("form"), id="no form"),
         pytest.param(_without("items"), id="no items"),
-        pytest.param(_with(form=2), id="a later form"),
+        pytest.param(_with(form=FORM + 1), id="a later form"),
+        pytest.param(_with(form=FORM - 1), id="an earlier form"),
+        pytest.param(_with(bounds=[50, 32_000]), id="read under other settings"),
+        pytest.param(_with_message(wire={}), id="a message that is nobody's"),
+        pytest.param(_with_message(tokens=-100_000), id="a message that takes less than nothing"),
         pytest.param(_with(items={"0": "hello"}), id="items of another type"),
         pytest.param(_with(items=[{"id": 5}]), id="odd items"),
         pytest.param(_with(head="nonsense"), id="a head that is no id"),

@@ -1,16 +1,21 @@
 """What leaves the window is summarised in blocks and found again, on its own branch and for its own user only."""
 
 import asyncio
+import gc
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from baatcheet.context import compaction
 from baatcheet.context.compaction import (
+    BACKLOG,
     HIGH_WATER,
     HIGHEST_WATER,
     LOW_WATER,
@@ -329,6 +334,131 @@ async def test_few_messages_in_the_window_leave_no_gap_behind_the_summary(
     assert context.receipt["left_out"] == 0
 
 
+@dataclass
+class Quick:
+    """A summariser that answers at once."""
+
+    name: str = "lab/quick"
+    asked: int = 0
+
+    async def summarize(self, lines: Sequence[Line], tokens: int) -> str:
+        self.asked += 1
+        return "They talked about caravans."
+
+
+async def test_a_backlog_is_worked_off_in_pages_and_ends_where_it_would_in_one(
+    database: Database, reader: UUID, new_compactor: NewCompactor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paged, whole = [await talk_of(database, reader) for _ in range(2)]
+    for one in (paged, whole):
+        await one.say(*sentences(1_300))
+    in_one = Quick()
+    assert await new_compactor(in_one).run(whole.work) > BACKLOG
+    pages: list[int] = []
+    read = ContextStore.sizes
+
+    async def noted(self: ContextStore, *asked: Any) -> list[tuple[int, int, str]]:
+        found = await read(self, *asked)
+        pages.append(len(found))
+        return found
+
+    monkeypatch.setattr(ContextStore, "sizes", noted)
+    monkeypatch.setattr(compaction, "SIZES", 1_000)
+    quick = Quick()
+    assert await new_compactor(quick).run(paged.work) > BACKLOG
+    assert len(pages) > 1
+    assert max(pages) <= 1_000
+    assert abs(quick.asked - in_one.asked) <= 1, "what lies further back is no model's"
+    assert (await paged.summaries())[-1].last == (await whole.summaries())[-1].last == 1_300 - KEEP - 1
+    assert len(await paged.indexed()) == len(await whole.indexed()) == 1_300 - KEEP
+    reached = -1
+    for section in (await paged.summaries())[-1].sections:
+        assert section.first == reached + 1
+        reached = section.last
+
+
+async def test_a_call_with_more_results_than_a_page_has_sizes_is_worked_off(
+    talk: Talk, new_compactor: NewCompactor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "SIZES", 1_000)
+    await talk.say("Look it all up.")
+    await talk.add(*[{"role": "tool", "content": f"number{at}"} for at in range(1_100)])
+    await talk.say(*sentences(30))
+    async with asyncio.timeout(30):
+        assert await new_compactor().run(talk.work) >= 1
+    assert (await talk.summaries())[-1].last == 1_131 - KEEP - 1
+
+
+async def test_on_close_what_runs_and_what_waits_ends_without_an_error(
+    database: Database, reader: UUID, new_compactor: NewCompactor, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: lost.append(told))
+    talks = [await talk_of(database, reader) for _ in range(5)]
+    for one in talks:
+        await one.say(*sentences(60))
+    held = Held()
+    compactor = new_compactor(held)
+    with caplog.at_level(logging.WARNING):
+        for one in talks:
+            compactor.submit(one.work)
+        await asyncio.wait_for(held.begun.wait(), 10)
+        async with asyncio.timeout(10):
+            await compactor.close(0.3)
+            compactor.submit(talks[0].work)
+            for one in talks:
+                await compactor.wait(one.id)
+        gc.collect()
+        await asyncio.sleep(0.01)
+    assert lost == []
+    assert [record for record in caplog.records if record.name == compaction.__name__] == []
+    assert held.asked <= 2, "nothing begins after that"
+
+
+async def test_what_waits_for_its_turn_when_it_is_closed_ends_well_once_it_has_it(
+    database: Database, reader: UUID, new_compactor: NewCompactor
+) -> None:
+    lost: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: lost.append(told))
+    talks = [await talk_of(database, reader) for _ in range(4)]
+    for one in talks:
+        await one.say(*sentences(60))
+    held = Held()
+    compactor = new_compactor(held)
+    for one in talks:
+        compactor.submit(one.work)
+    await asyncio.wait_for(held.begun.wait(), 10)
+    asyncio.get_running_loop().call_later(0.05, held.go_on.set)
+    await asyncio.wait_for(compactor.close(10), 10)
+    gc.collect()
+    await asyncio.sleep(0.01)
+    assert lost == []
+    assert sum([len(await one.summaries()) for one in talks]) == 2, "the others' were dropped"
+
+
+async def test_closing_the_manager_ends_the_indexing_that_a_turn_did_not_wait_for(
+    talk: Talk, new_manager: NewManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await talk.say(*sentences(80))
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(self: Indexer, *_: object, **__: object) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Indexer, "index", slow)
+    monkeypatch.setattr("baatcheet.context.recollection.PATIENCE", 0.05)
+    manager = new_manager()
+    await manager.get_context(talk.id, user_id=talk.user, message="Which caravan left the valley on day3?")
+    assert begun.is_set()
+    assert not ended.is_set()
+    await asyncio.wait_for(manager.close(0.1), 5)
+    assert ended.is_set()
+
+
 FIRST_SUMMARY = """
 import asyncio, time
 from baatcheet.context.counting import warm_up
@@ -586,3 +716,33 @@ async def test_a_conversation_of_one_process_is_no_help_to_another_user_of_it(
     with pytest.raises(ConversationNotFound):
         await manager.get_context(talk.id, user_id=stranger)
     assert await new_manager().known(stranger, talk.id) is None, "what Redis holds is the user's own"
+
+
+# What is found -----------------------------------------------------------------------------------------------
+
+
+async def test_what_an_abandoned_branch_says_often_hides_nothing_of_the_live_one(
+    talk: Talk, new_compactor: NewCompactor, new_manager: NewManager
+) -> None:
+    await talk.say(*sentences(20))
+    fork = talk.head
+    await talk.say(*[f"the amphora again, number {at}" for at in range(700)])
+    await new_compactor().run(talk.work)
+    talk.head = fork
+    await talk.say("The amphora stands in the cellar of the museum in Gilgit.", "I see.", *sentences(60))
+    await new_compactor().run(talk.work)
+    made = await new_manager().get_context(talk.id, user_id=talk.user, message="Where is the amphora?")
+    assert "museum in Gilgit" in texts(made.messages)
+
+
+async def test_the_newest_of_many_are_found_when_they_are_asked_for(
+    talk: Talk, new_compactor: NewCompactor, new_manager: NewManager
+) -> None:
+    await talk.say(*[f"the glacier report number {at} is in" for at in range(900)], *sentences(40))
+    await new_compactor().run(talk.work)
+    made = await new_manager().get_context(
+        talk.id, user_id=talk.user, message="What does the latest glacier report say?"
+    )
+    excerpts = made.messages[-2]["content"]
+    assert "report number 89" in excerpts
+    assert "report number 3 " not in excerpts

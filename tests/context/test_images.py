@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import time
 import zlib
 
 import pytest
@@ -66,6 +67,30 @@ def test_a_size_is_read_from_every_kind_of_header(size: Size) -> None:
 
 def test_a_size_behind_a_large_thumbnail_is_found() -> None:
     assert size_of(data_url("jpeg", jpeg(4032, 3024, before=65_000))) == (4032, 3024)
+
+
+HOSTILE = {
+    "fill": b"\xff" * 196_000,
+    "restarts": b"\xff\xd0" * 98_000,
+    "without lengths": b"\xff\x01" * 98_000,
+    "empty segments": b"\xff\xe1\x00\x02" * 49_000,
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_header_takes_no_time(data: bytes) -> None:
+    url = data_url("jpeg", b"\xff\xd8" + data + jpeg(10, 10)[2:])
+    best = 1.0
+    for _ in range(5):
+        began = time.perf_counter()
+        assert size_of(url) is None
+        best = min(best, time.perf_counter() - began)
+    assert best < 0.002
+
+
+def test_nothing_of_the_picture_itself_comes_before_its_frame_header() -> None:
+    assert size_of(data_url("jpeg", b"\xff\xd8\xff\xd0" + jpeg(10, 10)[2:])) is None
+    assert size_of(data_url("jpeg", b"\xff\xd8" + b"\xff" * 20 + jpeg(10, 10)[2:])) == (10, 10)
 
 
 @settings(deadline=None)

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from benchmarks.texts import mixed, sentences
@@ -65,6 +67,26 @@ def without_extra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("gemini-2.5-flash", None),
         ("some/llama-3-imitation", "llama3"),
         ("not-a-llama-3", None),
+        ("deepseek/deepseek-r1:free", "deepseek_v3"),
+        ("deepseek-r1:671b-q4_K_M", "deepseek_v3"),
+        ("deepseek-ai/DeepSeek-R1-0528", "deepseek_v3"),
+        ("deepseek-v3.1", "deepseek_v3"),
+        ("deepseek-r1:7b", None),
+        ("deepseek-r1:1.5b", None),
+        ("deepseek-r1:70b", None),
+        ("deepseek-r1:latest", None),
+        ("deepseek-r1-8b", None),
+        ("deepseek/deepseek-r1-0528-qwen3-8b", None),
+        ("mistralai/Mistral-Small-24B-Instruct-2501", "mistral_v3"),
+        ("mistral-small-2503", "mistral_v3"),
+        ("mistral-small-2506", "mistral_v3"),
+        ("mistral-small-3.2-24b-instruct", "mistral_v3"),
+        ("mistral-small3.1:24b", "mistral_v3"),
+        ("mistral-small-2402", None),
+        ("mistral-small-2409", None),
+        ("mistral-small:22b", None),
+        ("mistral-small-latest", None),
+        ("gpt-4o" + "x" * 500, None),
     ],
 )
 def test_a_family_is_known_by_its_name(name: str, encoding: Encoding | None) -> None:
@@ -120,6 +142,25 @@ def test_the_pieces_of_a_text_add_up_in_other_vocabularies(text: str) -> None:
         assert sum(parts) == other_vocabularies.count(text, encoding)
 
 
+@needs_extra
+@pytest.mark.parametrize("unit", ["a", "!", "漢", " ", "\n"])
+def test_another_vocabulary_is_never_given_much_at_once(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary, given = other_vocabularies._vocabulary("llama3"), []
+
+    class Watched:
+        def encode_ordinary(self, text: str) -> list[int]:
+            given.append(text)
+            found: list[int] = vocabulary.encode_ordinary(text)
+            return found
+
+    monkeypatch.setattr(other_vocabularies, "_vocabulary", lambda _: Watched())
+    text = unit * 100_001
+    tokens = other_vocabularies.count(text, "llama3")
+    assert "".join(given) == text
+    assert max(map(len, given)) <= 8_192
+    assert tokens == pytest.approx(len(vocabulary.encode_ordinary(text)), abs=len(given))
+
+
 @pytest.mark.usefixtures("without_extra")
 def test_without_the_extra_other_models_are_estimated() -> None:
     tokenizer = Tokenizers().of(card("llama-3.3-70b-versatile"))
@@ -154,6 +195,30 @@ def test_nothing_is_learned_from_pictures_or_for_models_that_are_counted_exactly
     tokenizers.learn(card("gpt-4o"), MESSAGES, [], 30)
     tokenizers.learn(card("unheard-of"), MESSAGES, [], 10_000_000)
     assert tokenizers.calibrations == {}
+
+
+def test_nothing_that_is_reported_makes_learning_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizers = Tokenizers()
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    tokenizers.learn(card("unheard-of"), [{"role": "user", "content": "hi", "tool_calls": deep}], [], 30)
+    tokenizers.learn(card("unheard-of"), [{"role": "user", "content": 3}], [deep], 30)
+    tokenizers.learn(card("unheard-of"), [{"content": "\ud800", "name": "\ud800"}], [{"\ud800": 1}], 30)
+    tokenizers.learn(card("x" * 501), MESSAGES, [], 40)
+    assert list(tokenizers.calibrations) in ([], ["somewhere/unheard-of"])
+    monkeypatch.setattr(counting, "count", lambda _: 1 / 0)
+    tokenizers.learn(card("unheard-of"), MESSAGES, [], 40)
+
+
+def test_no_picture_is_looked_at_to_learn_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "count", lambda _: 1 / 0)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+    monkeypatch.setattr("baatcheet.context.tokenizers.picture_tokens", lambda *_: 1 / 0)
+    log = Mock()
+    monkeypatch.setattr("baatcheet.context.tokenizers.log", log)
+    Tokenizers().learn(card("unheard-of"), [*MESSAGES, {"role": "user", "content": [image]}], [], 500)
+    log.warning.assert_not_called()
 
 
 def test_the_number_of_models_that_are_remembered_is_bounded() -> None:

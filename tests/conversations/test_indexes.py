@@ -84,13 +84,13 @@ async def test_the_messages_of_a_branch_are_found_by_their_depth(
 async def test_passages_are_found_by_their_keys(alice: Caller, long_branch: tuple[Any, UUID, UUID]) -> None:
     connection, _, _ = long_branch
     migration = import_module("baatcheet.migrations.versions.0004_context")
-    inner = re.search(r"SELECT p\.id[^;]*?LIMIT cap", migration.RECALL_HITS)
+    inner = re.search(r"SELECT f\.\*[^;]*?OFFSET 0", migration.RECALL_HITS)
     assert inner is not None
     await connection.execute("SET LOCAL enable_seqscan = off")  # as the function is declared
     assert "SET enable_seqscan = off" in migration.RECALL_HITS
-    query = inner[0].replace("k.key", "$1::bigint").replace("cap", "$2")
+    query = inner[0].replace("k.key", "$1::bigint")
     for key in (7, 1_000_007, 5_000_000, -1):
-        plan = await plan_of(connection, query, key, 400)
+        plan = await plan_of(connection, query, key)
         assert "idx_recall_passages_keys" in plan, plan
 
 
@@ -102,13 +102,15 @@ async def test_the_search_itself_reads_no_table_from_end_to_end(
     names = ("idx_recall_passages_keys", "recall_passages", "messages")
     before = [await connection.fetchval(scans, name) for name in names]
     row = await connection.fetchrow(
-        "SELECT * FROM recall_hits($1, $2, $3, $4, $5, $6)",
+        "SELECT * FROM recall_hits($1, $2, $3, $4, $5, $6, $7, $8)",
         alice.user_id,
         conversation,
         head,
         MESSAGES - 50,
         [7, 1_000_100, -1],
-        400,
+        [400] * 3,
+        0,
+        4_000,
     )
     assert (row["indexed"], sorted(row["depths"])) == (MESSAGES - 1, [7, *range(1_000, 1_010)])
     after = [await connection.fetchval(scans, name) for name in names]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from baatcheet.auth.access import Reader
-from baatcheet.chat.errors import too_small
+from baatcheet.chat.errors import problem_of_plan
 from baatcheet.chat.service import ChatService
 from baatcheet.context.manager import ContextManager
 from baatcheet.context.planning import ContextTooSmall
@@ -21,7 +21,7 @@ MOST_TOKENS = 10_000_000
 
 
 class ContextPreview(Out):
-    """What the next turn would carry. No model is asked, and nothing is changed."""
+    """What the next turn would carry. No chat model is asked, and the conversation is not changed."""
 
     conversation_id: UUID
     head_id: UUID | None = Field(description="The message that the turn would go on from.")
@@ -71,7 +71,7 @@ async def get_context(
             conversation_id, config, user_id=who.user_id, message=message, model=card
         )
     except ContextTooSmall as error:
-        raise too_small(error) from None
+        raise problem_of_plan(error) from None
     return ContextPreview(
         conversation_id=conversation_id,
         head_id=made.head,

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from baatcheet.context.planning import ContextTooSmall
+from baatcheet.context.planning import ContextTooSmall, OrphanToolResult
 from baatcheet.platform.errors import (
     BadGateway,
     BadRequest,
@@ -63,9 +63,11 @@ class ContextLengthExceeded(BadRequest):
     openai_code = "context_length_exceeded"
 
 
-def too_small(error: ContextTooSmall) -> ContextLengthExceeded:
-    """What a client is told when the system prompt and the tools leave no room."""
-    return ContextLengthExceeded(f"{str(error)[0].upper()}{str(error)[1:]}.")
+def problem_of_plan(error: ContextTooSmall | OrphanToolResult) -> Problem:
+    """What a client is told when its turn can't be fitted into any window."""
+    if isinstance(error, ContextTooSmall):
+        return ContextLengthExceeded(f"{str(error)[0].upper()}{str(error)[1:]}.")
+    return BadRequest(f"There is {error}: send results right after the calls that they answer.")
 
 
 class ReplyNotSaved(Unavailable):

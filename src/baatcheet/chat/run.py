@@ -12,7 +12,7 @@ from baatcheet.chat.store import NewConversation
 from baatcheet.context.manager import Asked
 from baatcheet.context.planning import Plan
 from baatcheet.context.stateless import Prompt
-from baatcheet.providers.model import Target
+from baatcheet.providers.model import MOST_TOKENS, Target
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,11 @@ class TurnRequest:
     @property
     def reply_tokens(self) -> int | None:
         """What the reply is to be limited to, where the client says."""
-        limit = self.parameters.get("max_completion_tokens", self.parameters.get("max_tokens"))
-        return limit if isinstance(limit, int) and limit > 0 else None
+        for name in ("max_completion_tokens", "max_tokens"):
+            limit = self.parameters.get(name)
+            if isinstance(limit, int) and not isinstance(limit, bool) and 0 < limit <= MOST_TOKENS:
+                return limit
+        return None
 
     @property
     def tools(self) -> list[Any] | None:

@@ -20,8 +20,8 @@ from baatcheet.chat.errors import (
     TurnNotFound,
     model_not_found,
     problem_of_failure,
+    problem_of_plan,
     problem_of_provider,
-    too_small,
 )
 from baatcheet.chat.feed import Outcome, Status, TurnFeed, TurnIdentity, error_of
 from baatcheet.chat.finished import finished_feed
@@ -40,7 +40,7 @@ from baatcheet.context.planning import ContextTooSmall, OrphanToolResult, Plan
 from baatcheet.conversations.errors import ConversationNotFound, MessageNotFound, TurnInProgress
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import DatabaseUnavailable
-from baatcheet.platform.errors import BadRequest, Problem, ServerFault, ShuttingDown
+from baatcheet.platform.errors import Problem, ServerFault, ShuttingDown
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.telemetry import Metrics
 from baatcheet.projects.service import ProjectNotFound
@@ -127,7 +127,7 @@ class ChatService:
             reply_id=opening.reply,
             title=opened.title,
         )
-        run = Run(TurnFeed(identity), self._asked(who, request, opening, opened, known, new))
+        run = Run(TurnFeed(identity), await self._asked(who, request, opening, opened, known, new))
         self._launch(who, run, request, targets)
         return run.feed
 
@@ -146,7 +146,7 @@ class ChatService:
             return None
         return await self._context.known(who.user_id, request.conversation_id)
 
-    def _asked(
+    async def _asked(
         self,
         who: Principal,
         request: TurnRequest,
@@ -161,7 +161,7 @@ class ChatService:
         if opened.history is None and known is not None and known.head == opened.head:
             history = known
         else:
-            history = self._context.history(opened.head, opened.version, opened.history)
+            history = await self._context.history(opened.head, opened.version, opened.history)
         if opened.answer is not None:  # the message to answer is the newest of the branch
             history, items = history._replace(items=history.items[:-1]), history.items[-1:]
         else:
@@ -188,11 +188,14 @@ class ChatService:
 
         try:
             completed = await complete_first(targets, body_for)
+        except (ContextTooSmall, OrphanToolResult) as error:
+            raise problem_of_plan(error) from error
         except ProviderError as error:
             raise problem_of_provider(error) from error
         except AllProvidersFailed as failed:
             raise problem_of_failure(failed) from failed
         usage = completed.completion.usage or Usage()
+        self._learn_from(completed.target, request, usage)
         self._background(self._recorder.record(who, request, completed.target, usage, created))
         return completed.completion
 
@@ -339,18 +342,24 @@ class ChatService:
         return (request.truncation or self._truncation) == "auto"
 
     async def _wide_enough(self, targets: tuple[Target, ...], request: TurnRequest) -> tuple[Target, ...]:
-        """Those of `targets` that a stateless request may be sent to. Raises ContextLengthExceeded."""
-        if self._truncates(request):
-            return targets
-        excess = [await self._context.excess(target.model, request.prompt) for target in targets]
+        """Those of `targets` that a stateless request may be sent to; with truncation the others come last.
+
+        Raises ContextLengthExceeded.
+        """
+        prompt = request.prompt
+        excess = [await self._context.excess(target.model, prompt) for target in targets]
         if not any(excess):
             return targets
         wide = tuple([target for target, over in zip(targets, excess, strict=True) if not over])
+        if self._truncates(request):
+            return wide + tuple([target for target in targets if target not in wide])
         if not wide:
-            window = max([target.model.context_window for target in targets])
+            over, window = min(
+                [(over, one.model.context_window) for one, over in zip(targets, excess, strict=True)]
+            )
             raise ContextLengthExceeded(
-                f"The messages, the tools and the reply that was asked for take about {min(excess):,} tokens more than "
-                f"the {window:,} of the model's window. Shorten them, or send truncation: auto.",
+                f"The messages, the tools and the reply that was asked for take about {over:,} tokens more than the "
+                f"{window:,} of the model's window. Shorten them, or send truncation: auto.",
                 param="messages",
             )
         return wide
@@ -373,8 +382,7 @@ class ChatService:
             self._end(run, outcome)
             self._background(self._recorder.save(run, closing))
         elif await self._recorder.save(run, closing):
-            self._remember(run, closing)
-            self._learn(run)
+            self._look_back(run, closing)
             self._end(run, outcome)
         else:
             outcome = await self._recorder.standing(run, outcome)
@@ -389,22 +397,37 @@ class ChatService:
         if outcome.usage is not None:
             await self._recorder.account(who, outcome.usage)
 
+    def _look_back(self, run: Run, closing: Closing) -> None:
+        """What the next turns gain by this one. It is over: whatever goes wrong here is not its followers' concern."""
+        try:
+            self._remember(run, closing)
+            self._learn(run)
+        except Exception as error:  # noqa: BLE001 - the reply is saved, and must be told
+            log.error("turn.not_remembered", error=error, turn_id=str(run.feed.identity.id))
+
     def _remember(self, run: Run, closing: Closing) -> None:
         """The branch has grown by what was asked, and by the reply if there is one."""
         identity, reply, asked = run.feed.identity, closing.message, run.asked
         if asked is None or asked.conversation is None:
             return
+        made = run.plan if run.most_tokens is None else None  # a smaller plan says nothing of the room
         said = list(asked.new)
         if reply is not None and identity.reply_id is not None:
             message = StoredMessage(identity.reply_id, "assistant", reply.content, reply.tokens, reply.parts)
             said.append(self._context.item(message))
-        self._context.remember(identity.user_id, asked.conversation, asked.history.grown(said), run.plan)
+        self._context.remember(identity.user_id, asked.conversation, asked.history.grown(said), made)
 
     def _learn(self, run: Run) -> None:
         """What the provider itself counted tells how far an estimate was off."""
         usage = run.reply.usage
         if usage is not None and run.plan is not None and run.target is not None and run.asked is not None:
-            self._context.learn(run.target.model, run.asked, run.plan, usage.prompt_tokens)
+            self._context.learn(run.target.model, run.plan.messages, run.asked.beside, usage.prompt_tokens)
+
+    def _learn_from(self, target: Target, request: TurnRequest, usage: Usage) -> None:
+        """The same, of a stateless request that was sent as it came."""
+        if not self._truncates(request):
+            prompt = request.prompt
+            self._context.learn(target.model, prompt.messages, prompt.beside, usage.prompt_tokens)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         if not run.unsaved:
@@ -481,10 +504,8 @@ def _told(error: BaseException, run: Run) -> Problem:
             return problem_of_provider(error)
         case AllProvidersFailed():
             return problem_of_failure(error)
-        case OrphanToolResult():
-            return BadRequest(f"There is {error}: send results right after the calls that they answer.")
-        case ContextTooSmall():
-            return too_small(error)
+        case OrphanToolResult() | ContextTooSmall():
+            return problem_of_plan(error)
         case Problem():
             return error
         case _:

@@ -9,9 +9,9 @@ from pydantic import Field
 from baatcheet.auth.access import Requires
 from baatcheet.auth.principal import Principal
 from baatcheet.chat.errors import model_not_found
-from baatcheet.chat.requests import bounded, part_problem, refuse_unstorable, texts_of
+from baatcheet.chat.requests import bounded, part_problem, texts_of
 from baatcheet.context import counting
-from baatcheet.context.tokenizers import Tokenizer, Tokenizers, as_json
+from baatcheet.context.tokenizers import Tokenizer, Tokenizers
 from baatcheet.conversations.wire import stored_form
 from baatcheet.platform.errors import Invalid
 from baatcheet.platform.openapi import problems
@@ -48,7 +48,12 @@ class Counted(Out):
 
     model: str | None = Field(description="provider/model; null when none was named.")
     tokens: int = Field(description="All together, the chat format's own included.")
-    exact: bool = Field(description="Whether they were counted by the model's own vocabulary.")
+    exact: bool = Field(
+        description=(
+            "Whether they were counted by the model's own vocabulary. False with tools, calls of tools, a response "
+            "format or parts that are not text, such as pictures: what those cost is approximated."
+        )
+    )
     tokenizer: str = Field(description="What counted.")
     context_window: int | None = Field(
         description="What the model can hold, prompt and reply together; null when none was named."
@@ -60,37 +65,38 @@ class Counted(Out):
 @router.post("/count", summary="Count tokens", responses=problems(404, body=True))
 async def count_tokens(request: Request, _: Chatter, body: Countable) -> Counted:
     """By the model's own vocabulary where that is at hand, else by an estimate that learns from each reply."""
-    state = request.app.state
-    size = _checked(body, state.settings)
-    card = await _card(state.catalogue, body.model) if body.model is not None else None
-    tokenizers: Tokenizers = state.tokenizers
-    work = partial(_counted, card, tokenizers.of(card) if card is not None else tokenizers.stored, body)
-    return await counting.aside(size, work) if size > counting.INLINE_CHARACTERS else work()
-
-
-def _checked(body: Countable, settings: Settings) -> int:
-    """How many characters there are to count. Raises Invalid, TooLarge."""
     if (body.text is None) == (body.messages is None):
         raise Invalid("Say what: either text or messages.", param="text")
     if body.messages is None and (body.tools is not None or body.response_format is not None):
         raise Invalid("tools and response_format go with messages.", param="messages")
-    try:
-        refuse_unstorable(body.model_dump(exclude_none=True))
-    except RecursionError:
-        raise Invalid("The body is nested too deeply.") from None
+    state = request.app.state
+    card = await _card(state.catalogue, body.model) if body.model is not None else None
+    tokenizers: Tokenizers = state.tokenizers
+    tokenizer = tokenizers.of(card) if card is not None else tokenizers.stored
+    work, size = partial(_counted, card, tokenizer, body, state.settings), _size(body)
+    return await counting.aside(size, work) if size > counting.INLINE_CHARACTERS else work()
+
+
+def _size(body: Countable) -> int:
+    """About how many characters there are to count; told at once, whatever there is."""
+    size = len(body.text or "") + counting.extent([body.tools, body.response_format])
+    for message in body.messages or ():
+        size += counting.message_extent(message.get("content"), message)
+        if size > counting.VERY_LONG:
+            break
+    return size
+
+
+def _check(body: Countable, settings: Settings) -> None:
+    """Raises Invalid, TooLarge."""
     limit = settings.server.max_message_bytes
     if body.text is not None:
         bounded([body.text], limit, param="text")
-        return len(body.text)
-    size = len(as_json([body.tools, body.response_format]))
     for index, message in enumerate(body.messages or ()):
         where = f"messages[{index}]"
         if problem := _message_problem(message):
             raise Invalid(f"{where}{problem}.", param=where)
-        texts = list(texts_of(message.get("content")))
-        bounded(texts, limit, param=where)
-        size += sum(map(len, texts)) + len(as_json(message.get("tool_calls")))
-    return size
+        bounded(texts_of(message.get("content")), limit, param=where)
 
 
 def _message_problem(message: dict[str, Any]) -> str | None:
@@ -111,21 +117,31 @@ async def _card(catalogue: Catalogue, model: str) -> ModelCard:
         raise model_not_found(unknown) from None
 
 
-def _counted(card: ModelCard | None, tokenizer: Tokenizer, body: Countable) -> Counted:
+def _counted(card: ModelCard | None, tokenizer: Tokenizer, body: Countable, settings: Settings) -> Counted:
+    _check(body, settings)
     messages, tools = None, 0
     if body.messages is None:
         tokens = tokenizer.count(body.text or "")
     else:
-        messages = [tokenizer.message(*stored_form(message)) for message in body.messages]
-        schema = (body.response_format or {}).get("json_schema")
-        tools = sum(tokenizer.json(part) for part in (body.tools, schema) if part)
+        try:
+            messages = [tokenizer.message(*stored_form(message)) for message in body.messages]
+            tools = sum(tokenizer.json(part) for part in (body.tools, body.response_format) if part)
+        except RecursionError:
+            raise Invalid("The body is nested too deeply.") from None
         tokens = sum(messages) + tools + tokenizer.priming
     return Counted(
         model=card.id if card else None,
         tokens=tokens,
-        exact=tokenizer.exact,
+        exact=tokenizer.exact and not tools and all(map(_is_text, body.messages or ())),
         tokenizer=tokenizer.name,
         context_window=card.context_window if card else None,
         messages=messages,
         tools=tools,
+    )
+
+
+def _is_text(message: dict[str, Any]) -> bool:
+    content = message.get("content")
+    return not message.get("tool_calls") and (
+        not isinstance(content, list) or all(part["type"] == "text" for part in content)
     )

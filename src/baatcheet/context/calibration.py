@@ -15,12 +15,19 @@ _N = len(KINDS)
 # How much of a reply's worth the first guess, that every weight is 1, is: much where vocabularies agree, little where
 # they do not, and less for the format's costs, small parts of a prompt that would otherwise hardly be learned.
 PRIOR = (0.2, 0.02, 0.02, 0.02, 0.02, 0.2, 0.004, 0.001)
+DOUBT = 10.0  # a prompt's cost this many times the first guess: what replies say for it is believed more readily
 SPREADS = (0.25, 1.0, 1.0, 1.0, 1.0, 0.4, 0.5, 0.5)  # how much counts of a kind vary, beside each other
 KEPT = 0.99  # of what was learned, with each further reply
 LEAST, MOST = 0.25, 6.0  # a weight
+PROMPT_TOKENS = 6  # what a prompt costs beside its messages, at first: some templates say who and when it is
+HIDDEN = 4_000  # and at most, where a provider puts a system prompt of its own before it
 BELIEVED = (0.2, 8.0)  # times the first guess: anything else that a provider reports is a mistake
 SETTLED = 20  # replies
-_WIDE, _NARROW = 0.10, 0.03
+_WIDE, _NARROW, _WIDEST = 0.10, 0.03, 0.50
+ERRORS_KEPT = 0.8  # of the mean error, with each further report
+ODD = 2.0  # times the estimate, or its inverse: a mistake once `SOUND` replies are known
+SOUND = 10
+SEVERAL = 4  # odd reports in a row are none: the provider has changed
 
 # What o200k_base makes of a character of each kind, about: only their proportions matter.
 _LETTERS = bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B))
@@ -81,9 +88,14 @@ def features(parts: Sequence[tuple[str, int]], overhead: float, priming: float) 
 
 @dataclass(slots=True)
 class Sums:
-    """What a number of replies taught. `later` ones are added to it."""
+    """What a number of replies taught. `later` ones are added to it.
+
+    `errors` is what the estimates of `reports` were off by, the later the more it counts.
+    """
 
     replies: int = 0
+    reports: int = 0
+    errors: float = 0.0
     a: list[float] = field(default_factory=lambda: [0.0] * (_N * _N))
     b: list[float] = field(default_factory=lambda: [0.0] * _N)
 
@@ -92,24 +104,47 @@ class Sums:
         self.a = [kept * old + new for old, new in zip(self.a, later.a, strict=True)]
         self.b = [kept * old + new for old, new in zip(self.b, later.b, strict=True)]
         self.replies += later.replies
+        self.errors = ERRORS_KEPT**later.reports * self.errors + later.errors
+        self.reports += later.reports
+
+    @property
+    def error(self) -> float:
+        """The mean error, as a share."""
+        return self.errors * (1 - ERRORS_KEPT) / (1 - ERRORS_KEPT**self.reports) if self.reports else 0.0
 
     def document(self) -> dict[str, Any]:
-        return {"kinds": list(KINDS), "replies": self.replies, "a": self.a, "b": self.b}
+        return {
+            "kinds": list(KINDS),
+            "replies": self.replies,
+            "reports": self.reports,
+            "errors": self.errors,
+            "a": self.a,
+            "b": self.b,
+        }
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> "Sums":
         """What `document` made; nothing learned when it was written for other kinds, or is not sound."""
-        replies, a, b = (document.get(key) for key in ("replies", "a", "b"))
-        sound = (
-            document.get("kinds") == list(KINDS)
-            and isinstance(replies, int)
-            and replies >= 0
-            and isinstance(a, list)
-            and isinstance(b, list)
-            and (len(a), len(b)) == (_N * _N, _N)
-            and all(isinstance(one, int | float) and isfinite(one) for one in (*a, *b))
-        )
-        return cls(replies, a, b) if sound else cls()  # type: ignore[arg-type] # sound says so
+        counts = [document.get(key) for key in ("replies", "reports")]
+        errors, a, b = (document.get(key) for key in ("errors", "a", "b"))
+        if (
+            document.get("kinds") != list(KINDS)
+            or not isinstance(a, list)
+            or not isinstance(b, list)
+            or (len(a), len(b)) != (_N * _N, _N)
+            or not all(type(one) is int and 0 <= one <= _MOST_REPORTS for one in counts)
+            or not all(type(one) in {int, float} and abs(one) <= _LARGEST for one in (errors, *a, *b))
+        ):
+            return cls()
+        found = cls(*counts, errors, a, b)  # type: ignore[arg-type, call-arg] # as was seen
+        try:
+            _solved(found)
+        except ArithmeticError:
+            return cls()
+        return found
+
+
+_MOST_REPORTS, _LARGEST = 10**9, 1e6  # what replies that are believed can't add up to
 
 
 class Calibration:
@@ -119,6 +154,7 @@ class Calibration:
         self._known = known or Sums()
         self._new = Sums()
         self._weights: list[float] | None = None
+        self._odd = 0  # reports in a row
 
     @property
     def replies(self) -> int:
@@ -127,12 +163,16 @@ class Calibration:
     @property
     def margin(self) -> float:
         """How far an estimate may be off, as a share of it."""
-        return max(_NARROW, _WIDE - (_WIDE - _NARROW) * self.replies / SETTLED)
+        by_count = max(_NARROW, _WIDE - (_WIDE - _NARROW) * self.replies / SETTLED)
+        return min(_WIDEST, max(by_count, 2 * self._both().error))
 
     @property
     def weights(self) -> list[float]:
         if self._weights is None:
-            self._weights = _solved(self.sums())
+            try:
+                self._weights = _solved(self._both())
+            except ArithmeticError:  # of what others wrote down
+                self._weights = [1.0] * _N
         return self._weights
 
     def estimate(self, wanted: Features) -> int:
@@ -142,7 +182,13 @@ class Calibration:
     def learn(self, seen: Features, reported: int) -> bool:
         """Take a provider's count of a prompt into account; False when it can't be right."""
         guessed = sum(seen)
-        if not guessed or not BELIEVED[0] <= reported / guessed <= BELIEVED[1]:
+        if not guessed or not BELIEVED[0] * guessed <= reported <= BELIEVED[1] * guessed + HIDDEN:
+            return False
+        estimate = sum(weight * size for weight, size in zip(self.weights, seen, strict=True))
+        error = abs(estimate - reported) / max(estimate, reported)
+        self._odd = self._odd + 1 if error > 1 - 1 / ODD else 0
+        if 0 < self._odd < SEVERAL and self.replies >= SOUND:
+            self._new.add(Sums(reports=1, errors=error))
             return False
         # Relative errors are what is made small, so that a long prompt weighs no more than a short one, and a prompt
         # in scripts whose counts vary much from sentence to sentence less than one in others.
@@ -150,11 +196,12 @@ class Calibration:
         spread = sum((share * one) ** 2 for share, one in zip(shares, SPREADS, strict=True)) ** 0.5
         trust = 1 / max(spread, 0.2)
         x = [trust * size / reported for size in seen]
-        self._new.add(Sums(1, [left * right for left in x for right in x], [trust * one for one in x]))
+        products = [left * right for left in x for right in x]
+        self._new.add(Sums(1, 1, error, products, [trust * one for one in x]))
         self._weights = None
         return True
 
-    def sums(self) -> Sums:
+    def _both(self) -> Sums:
         both = Sums()
         both.add(self._known)
         both.add(self._new)
@@ -162,7 +209,7 @@ class Calibration:
 
     def take_delta(self) -> Sums | None:
         """What was learned since the last time, to be added to what is shared; None when that is nothing."""
-        if not self._new.replies:
+        if not self._new.reports:
             return None
         delta, self._new = self._new, Sums()
         self._known.add(delta)
@@ -174,17 +221,57 @@ class Calibration:
 
 
 def _solved(sums: Sums) -> list[float]:
-    """The weights: those of (a + prior) w = b + prior, in bounds. By Gauss; the prior keeps it well-conditioned."""
-    rows = [[*sums.a[at * _N : at * _N + _N], sums.b[at] + PRIOR[at]] for at in range(_N)]
-    for at in range(_N):
-        rows[at][at] += PRIOR[at]
-    for at in range(_N):
-        pivot = rows[at]
-        for below in range(at + 1, _N):
+    """The weights: those of (a + prior) w = b + prior, in bounds. Raises ArithmeticError for sums that are not sound.
+
+    The prior on a prompt's cost has a long tail: it gives way once replies have moved it far, so that a hidden system
+    prompt is learned, but one that prompts of one length can't tell from a denser vocabulary is not.
+    """
+    prior, weights = list(PRIOR), [1.0] * _N
+    for _ in range(_ROUNDS):
+        weights = _bounded(sums, prior)
+        prior[-1] = PRIOR[-1] / (1 + ((weights[-1] - 1) / DOUBT) ** 2)
+    return weights
+
+
+_ROUNDS = 4
+
+
+def _bounded(sums: Sums, prior: Sequence[float]) -> list[float]:
+    """Those that are out of bounds are held there, and the others solved again, until none is."""
+    held: dict[int, float] = {}
+    while True:
+        free = [at for at in range(_N) if at not in held]
+        found = dict(zip(free, _by_gauss(sums, prior, free, held), strict=True))
+        bounded = {at: min(_BOUNDS[at][1], max(_BOUNDS[at][0], weight)) for at, weight in found.items()}
+        out = {at: weight for at, weight in bounded.items() if weight != found[at]}
+        if not out:
+            return [held.get(at, bounded.get(at, 1.0)) for at in range(_N)]
+        held |= out
+
+
+_BOUNDS = [(LEAST, MOST)] * (_N - 1) + [(0.0, HIDDEN / PROMPT_TOKENS)]
+
+
+def _by_gauss(
+    sums: Sums, prior: Sequence[float], free: Sequence[int], held: Mapping[int, float]
+) -> list[float]:
+    """The free weights with the others held; the prior keeps it well-conditioned."""
+    a, b, size = sums.a, sums.b, len(free)
+    rows = [
+        [a[at * _N + over] + (prior[at] if at == over else 0.0) for over in free]
+        + [b[at] + prior[at] - sum(a[at * _N + over] * weight for over, weight in held.items())]
+        for at in free
+    ]
+    for at, pivot in enumerate(rows):
+        if not pivot[at] > 0:
+            raise ArithmeticError
+        for below in range(at + 1, size):
             factor = rows[below][at] / pivot[at]
             rows[below] = [x - factor * y for x, y in zip(rows[below], pivot, strict=True)]
-    weights = [0.0] * _N
-    for at in reversed(range(_N)):
-        rest = sum(rows[at][over] * weights[over] for over in range(at + 1, _N))
-        weights[at] = (rows[at][_N] - rest) / rows[at][at]
-    return [min(MOST, max(LEAST, weight)) for weight in weights]
+    weights = [0.0] * size
+    for at in reversed(range(size)):
+        rest = sum(rows[at][over] * weights[over] for over in range(at + 1, size))
+        weights[at] = (rows[at][size] - rest) / rows[at][at]
+    if not all(map(isfinite, weights)):
+        raise ArithmeticError
+    return weights

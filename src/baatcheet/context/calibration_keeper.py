@@ -7,7 +7,7 @@ import msgspec
 
 from baatcheet.context.calibration import Sums
 from baatcheet.context.tokenizers import MOST_MODELS, Tokenizers
-from baatcheet.platform.database import Database, DatabaseUnavailable
+from baatcheet.platform.database import Database, DatabaseUnavailable, is_unavailable
 from baatcheet.platform.logging import get_logger
 
 log = get_logger(__name__)
@@ -51,7 +51,15 @@ class CalibrationKeeper:
             return
         async with self._db.hot() as connection:
             for model in sorted(self._unsaved):
-                shared = await _merged(connection, model, self._unsaved[model])
+                try:
+                    shared = await _merged(connection, model, self._unsaved[model])
+                except Exception as error:
+                    if connection.is_closed() or is_unavailable(error):
+                        raise
+                    # What one model's row is refused for must not keep the others' from being written.
+                    log.warning("calibrations.dropped", model=model[:200], error=error)
+                    del self._unsaved[model]
+                    continue
                 del self._unsaved[model]
                 self._take()
                 if model not in self._unsaved:
@@ -79,6 +87,8 @@ class CalibrationKeeper:
             await work
         except DatabaseUnavailable:
             log.warning("calibrations.not_kept", waiting=len(self._unsaved))
+        except Exception as error:  # noqa: BLE001 - estimates are not worth a process
+            log.warning("calibrations.failed", waiting=len(self._unsaved), error=error)
 
     async def close(self) -> None:
         """Write down what is left, if the database lets us."""
@@ -98,5 +108,8 @@ async def _merged(connection: Any, model: str, delta: Sums) -> Sums:
 
 
 def _read(state: str) -> Sums:
-    document = msgspec.json.decode(state)
+    try:
+        document = msgspec.json.decode(state)
+    except (msgspec.DecodeError, RecursionError):  # of numbers that only the database can hold
+        return Sums()
     return Sums.read(document) if isinstance(document, dict) else Sums()

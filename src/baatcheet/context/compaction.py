@@ -29,6 +29,7 @@ MOST_BLOCK_MESSAGES = 100
 MOST_BLOCK_TOKENS = 24_000  # of one section's messages
 BACKLOG = 8  # blocks; what lies further back, as after an import, is summarised without asking a model
 AT_ONCE = 2  # conversations that one process works on
+SIZES = 5_000  # messages that are decided on at once
 
 
 class Sized(Protocol):
@@ -123,9 +124,12 @@ class Compactor:
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._waiting: dict[UUID, Compaction] = {}
         self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._closed = False
 
     def submit(self, work: Compaction) -> None:
         """Do it in the background; of several requests for one conversation the newest counts."""
+        if self._closed:
+            return
         self._waiting[work.conversation] = work
         if work.conversation not in self._running:
             self._begin(work.conversation)
@@ -142,7 +146,9 @@ class Compactor:
 
     async def _work_off(self, conversation: UUID) -> None:
         async with self._at_once:
-            work = self._waiting.pop(conversation)
+            work = self._waiting.pop(conversation, None)
+            if work is None:  # closed in the meantime
+                return
             try:
                 await self.run(work)
             except DatabaseUnavailable:
@@ -156,37 +162,53 @@ class Compactor:
         Raises DatabaseUnavailable.
         """
         summary = await self._store.summary(work.user, work.conversation, work.head, upto=2**31 - 1)
-        start = summary.last + 1 if summary else 0
-        sizes = await self._sizes(work, start)
-        most = surplus(
-            sizes, max_tokens=work.max_tokens, max_messages=self._max_messages, first=summary is None
-        )
-        if most:  # being found again comes before being summarised, and is quicker
-            await self._indexer.catch_up(
-                work.user, work.conversation, work.head, upto=start + most - 1, patience=None
-            )
         summarizer = self._summarizer()
-        done = blocks = 0
-        while done < most:
-            block = block_of(sizes[done : done + MOST_BLOCK_MESSAGES + 1], most - done)
-            first = start + done
-            messages = await self._store.messages(
-                work.user, work.conversation, work.head, first, first + block - 1
-            )
-            if not messages:
-                return blocks  # it has been deleted
-            far = most - done > BACKLOG * MOST_BLOCK_MESSAGES
-            summary = await _extended(summary, messages, self._quick if far else summarizer, work.max_tokens)
-            await self._store.add_summary(work.user, work.conversation, messages[-1], summary)
-            done += len(messages)
-            blocks += 1
-        if most and self._vectors is not None:
+        blocks, ended = 0, False
+        while not ended:
+            start = summary.last + 1 if summary else 0
+            sizes, ended = await self._sizes(work, start)
+            most = self._surplus(work, sizes, first=summary is None) if ended else self._backlog(sizes)
+            # Being found again comes before being summarised, and is quicker.
+            if not most or not await self._indexer.catch_up(
+                work.user, work.conversation, work.head, upto=start + most - 1, patience=None
+            ):
+                break
+            done = 0
+            while done < most:
+                block = block_of(sizes[done : done + MOST_BLOCK_MESSAGES + 1], most - done)
+                first = start + done
+                messages = await self._store.messages(
+                    work.user, work.conversation, work.head, first, first + block - 1
+                )
+                if not messages:
+                    return blocks  # it has been deleted
+                far = not ended or most - done > BACKLOG * MOST_BLOCK_MESSAGES
+                summary = await _extended(
+                    summary, messages, self._quick if far else summarizer, work.max_tokens
+                )
+                await self._store.add_summary(work.user, work.conversation, messages[-1], summary)
+                done += len(messages)
+                blocks += 1
+        if blocks and self._vectors is not None:
             await self._vectors.fill(work.user, work.conversation, work.head)
         return blocks
 
-    async def _sizes(self, work: Compaction, first: int) -> list[Size]:
-        found = await self._store.sizes(work.user, work.conversation, work.head, first, 2**31 - 1)
-        return [Size(role, tokens) for _depth, tokens, role in found]
+    async def _sizes(self, work: Compaction, first: int) -> tuple[list[Size], bool]:
+        """The sizes of the messages from depth `first` on, and whether these are all."""
+        last = first + SIZES - 1
+        found = await self._store.sizes(work.user, work.conversation, work.head, first, last)
+        return [Size(role, tokens) for _depth, tokens, role in found], len(found) < SIZES
+
+    def _surplus(self, work: Compaction, sizes: Sequence[Size], *, first: bool) -> int:
+        return surplus(sizes, max_tokens=work.max_tokens, max_messages=self._max_messages, first=first)
+
+    def _backlog(self, sizes: Sequence[Size]) -> int:
+        """How many of these, which others follow, are surplus and too far back to ask a model.
+
+        What is left of them, enough for the decision on the whole, is decided on with those that follow.
+        """
+        at = len(sizes) - self._max_messages - BACKLOG * MOST_BLOCK_MESSAGES
+        return _seam(sizes, at) or at
 
     async def wait(self, conversation: UUID) -> None:
         """Until nothing of this conversation is waiting or being done."""
@@ -194,7 +216,11 @@ class Compactor:
             await asyncio.wait([task])
 
     async def close(self, patience: float) -> None:
-        """Let what runs end within `patience` seconds, and drop the rest: the next turn asks for it again."""
+        """Let what runs end within `patience` seconds, and drop the rest: the next turn asks for it again.
+
+        The indexing that turns have begun is given up with it.
+        """
+        self._closed = True
         self._waiting.clear()
         tasks: list[asyncio.Task[Any]] = list(self._running.values())
         if tasks:
@@ -202,6 +228,7 @@ class Compactor:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=1)
+        await self._indexer.close()
 
 
 async def _extended(

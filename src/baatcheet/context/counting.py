@@ -1,12 +1,13 @@
 """Token counts: exact for OpenAI's vocabularies, offline, and never on the event loop beyond a size.
 
 toktok counts, at some 100 MB/s whatever the text, without the interpreter's lock. It knows Unicode 16; tiktoken,
-which says what is right, knows Unicode 17, so the few texts with a character on which they differ are tiktoken's.
+which says what is right, knows Unicode 17, so what is around a character on which they differ is tiktoken's.
 Its vocabularies are files of this package (OpenAI's own cl100k_base and o200k_base, MIT licence), whose hashes it
 checks when it first uses them. A message's tokens are counted once, when it is written, by o200k_base.
 """
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ Answer = TypeVar("Answer")
 
 STORED_ENCODING: OpenAIEncoding = "o200k_base"
 INLINE_CHARACTERS = 16_384  # a fraction of a millisecond of counting; more goes to a thread
+# What else takes time, in characters that take as long.
+_PER_MESSAGE, _PER_PICTURE, _PER_VALUE = 64, 256, 32
 MESSAGE_OVERHEAD = 4  # tokens that a chat format spends per message (OpenAI cookbook: 3, and 1 for a name)
 REPLY_PRIMING = 3
 IMAGE_TOKENS = GPT_4O_IMAGES.worst  # what a picture whose size is not known is counted as when it is stored
@@ -48,6 +51,9 @@ _DISPUTED = re.compile(
 BLANK_LIMIT = 900_000
 _PART = (
     65_536  # a longer run is encoded in parts, at one token more or less a part: nobody else knows its count
+)
+_REACH = (
+    8_192  # characters on either side of a disputed one that tiktoken is given of a text that nothing divides
 )
 _BLANKS = (
     "\t\v\f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
@@ -71,8 +77,14 @@ def encoding(name: OpenAIEncoding) -> tiktoken.Encoding:
 
 
 def warm_up() -> None:
-    """Read the vocabulary now (half a second), so that no request has to wait for it."""
+    """Read the vocabulary now, and begin to read in a thread what is seldom needed: no request has to wait."""
     count("", "o200k_base")
+    _threads.submit(_read_the_rest)
+
+
+def _read_the_rest() -> None:
+    _counter("cl100k_base")
+    encoding("o200k_base")
 
 
 @cache
@@ -124,9 +136,17 @@ def _leading_blanks(text: str) -> int:
 
 def is_disputed(text: str) -> bool:
     """Whether `text` has a character on which toktok and tiktoken may differ."""
+    return _disputed_at(text) is not None
+
+
+def _disputed_at(text: str, start: int = 0) -> int | None:
+    """Where the first such character is, from `start` on."""
     if text.isascii():
-        return False
-    return any(_DISPUTED.search(text, at, at + PIECE) for at in range(0, len(text), PIECE))
+        return None
+    for at in range(start, len(text), PIECE):
+        if found := _DISPUTED.search(text, at, at + PIECE):
+            return found.start()
+    return None
 
 
 def _is_encodable(text: str) -> bool:
@@ -154,9 +174,26 @@ def count(text: str, name: Encoding = "o200k_base") -> int:
     if not is_disputed(text):
         tokens: int = counter.count(text)
         return tokens
-    return sum(
-        len(encode(piece, name)) if is_disputed(piece) else counter.count(piece) for piece in pieces(text)
-    )
+    return sum(_around_disputed(piece, name) for piece in pieces(text))
+
+
+def _around_disputed(text: str, name: OpenAIEncoding) -> int:
+    """The count of a text of which tiktoken sees what is around each disputed character, and toktok the rest.
+
+    A text of more than a few `_PART`s that neither a seam nor a run of blanks divides is cut there, at about a token
+    a cut: tiktoken alone would take half a minute for sixteen megabytes.
+    """
+    counter, total = _counter(name), 0
+    if len(text) <= 2 * _PART:
+        return len(encode(text, name)) if is_disputed(text) else counter.count(text)
+    for piece, _ in around_blanks(text, 2 * _PART):
+        at, reach = 0, len(piece) if len(piece) <= 2 * _PART else _REACH
+        while (found := _disputed_at(piece, at)) is not None:
+            first, end = max(at, found - reach), found + reach
+            total += counter.count(piece[at:first]) + len(encode(piece[first:end], name))
+            at = end
+        total += counter.count(piece[at:])
+    return total
 
 
 async def aside(length: int, work: Callable[[], Answer]) -> Answer:
@@ -172,12 +209,54 @@ async def count_aside(text: str, name: Encoding = "o200k_base") -> int:
     return await aside(len(text), partial(count, text, name))
 
 
+def as_json(value: Any) -> str:
+    """The JSON of `value`, its unpaired surrogates as they are."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def extent(value: Any) -> int:
+    """About how many characters take as long to count as `value`, which is JSON.
+
+    Told in a few milliseconds at most: of what is VERY_LONG, no more than that it is.
+    """
+    total, left = 0, [value]
+    while left and total <= VERY_LONG:
+        value = left.pop()
+        if isinstance(value, str):
+            total += len(value)
+        elif isinstance(value, dict | list):
+            total += _PER_VALUE * len(value)
+            if total <= VERY_LONG:
+                left += value
+                if isinstance(value, dict):
+                    left += value.values()
+    return total
+
+
+def message_extent(content: Any, beside: Mapping[str, Any] | None = None) -> int:
+    """`extent` of a message: of its text or parts, and of what `beside` has besides."""
+    total = _PER_MESSAGE + extent([beside[key] for key in _BESIDE if key in beside] if beside else [])
+    if isinstance(content, str):
+        return total + len(content)
+    for part in content if isinstance(content, list) else []:
+        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        total += _PER_MESSAGE + len(text) if isinstance(text, str) else _PER_PICTURE
+        if total > VERY_LONG:
+            break
+    return total
+
+
+_BESIDE = ("tool_calls", "refusal", "name", "tool_call_id")
+
+
 def counted_text(content: str, parts: Mapping[str, Any] | None) -> str:
     """The text that stands for a whole message, tool calls and names included."""
     if not parts:
         return content
-    keys = ("tool_calls", "refusal", "name", "tool_call_id")
-    beside = [msgspec.json.encode(parts[key]).decode() for key in keys if parts.get(key)]
+    beside = [as_json(parts[key]) for key in _BESIDE if parts.get(key)]
     return "\n".join([content, *beside])
 
 
@@ -186,12 +265,27 @@ def countable(content: str, parts: Mapping[str, Any] | None) -> tuple[str, int]:
     return counted_text(content, parts), MESSAGE_OVERHEAD + picture_tokens(parts, GPT_4O_IMAGES)
 
 
+def _message(content: str, parts: Mapping[str, Any] | None) -> int:
+    text, extra = countable(content, parts)
+    return count(text) + extra
+
+
 async def count_message(content: str, parts: Mapping[str, Any] | None) -> int:
     """What a message costs in a prompt, its chat-format overhead included."""
-    text, extra = countable(content, parts)
-    return await count_aside(text) + extra
+    length = message_extent(content, parts)
+    if parts:
+        length += message_extent(parts.get("content"))
+    work = partial(_message, content, parts)
+    return await aside(length, work) if length > INLINE_CHARACTERS else work()
 
 
 async def count_tools(tools: Sequence[Any] | None) -> int:
     """What tool definitions cost: their JSON, which is within a few per cent of every provider's own rendering."""
-    return await count_aside(msgspec.json.encode(tools).decode()) if tools else 0
+    if not tools:
+        return 0
+    length = extent(tools)
+    return await aside(length, partial(_json, tools)) if length > INLINE_CHARACTERS else _json(tools)
+
+
+def _json(value: Any) -> int:
+    return count(as_json(value))

@@ -23,6 +23,12 @@ class StoredMessage(msgspec.Struct, frozen=True):
     content: str
     tokens: int
     parts: dict[str, Any] | None = None
+    trimmed: bool = False  # the middle of its text was left out
+
+    @property
+    def uncounted(self) -> bool:
+        """Whether `tokens` says nothing of this text: it was trimmed, or whoever wrote the row left it out."""
+        return self.trimmed or (self.tokens <= 0 and bool(self.content))
 
 
 class StoredSummary(msgspec.Struct, frozen=True):
@@ -81,11 +87,11 @@ class History(NamedTuple):
         return self.summary.last + 1 if self.summary else 0
 
 
-def read(head: UUID | None, version: int, stored: StoredHistory | None, max_tokens: int) -> History:
+def read(head: UUID | None, version: int, stored: StoredHistory | None) -> History:
     """The history that the database handed over."""
     if stored is None:
         return History(head, version)
-    items = [item_of(message, max_tokens) for message in reversed(stored.messages)]
+    items = [item_of(message) for message in reversed(stored.messages)]
     placed = tuple([item._replace(depth=stored.start + at) for at, item in enumerate(items)])
     return History(head, version, placed, summary_of(stored.summary))
 
@@ -99,15 +105,14 @@ def summary_of(stored: StoredSummary | None) -> Summary | None:
     return Summary(item, stored.last, stored.made_by)
 
 
-def item_of(message: StoredMessage, max_tokens: int) -> Item:
+def item_of(message: StoredMessage) -> Item:
     """A message as the planner takes it."""
+    wire = wire_form(message.role, message.content, message.parts)
     tokens = message.tokens + counting.MESSAGE_OVERHEAD
-    uncounted = message.tokens <= 0 and bool(message.content)  # whoever wrote the row left the count out
-    if uncounted or (tokens > max_tokens and len(message.content) <= max_tokens * 16 + 8):
-        # What the database sent may have its middle left out already: its stored count is not this text's.
-        text, beside = counting.countable(message.content, message.parts)
+    if message.uncounted:
+        text, beside = counting.countable(*stored_form(wire))
         tokens = counting.count(text) + beside
-    return Item(wire_form(message.role, message.content, message.parts), tokens, message.id)
+    return Item(wire, tokens, message.id, cut=message.trimmed)
 
 
 async def tokens_of(content: str, parts: Mapping[str, Any] | None) -> int:

@@ -1,6 +1,5 @@
 """What pictures cost, by their size and OpenAI's published rules. No picture is decoded."""
 
-import base64
 import binascii
 from collections.abc import Mapping
 from math import ceil, sqrt
@@ -9,6 +8,8 @@ from typing import Any, NamedTuple
 from baatcheet.providers.families import ImageCost, Patches, Tiles
 
 HEADER = 262_144  # characters of base64 in which a size must be found: a JPEG may carry a thumbnail before it
+HEAD = 256  # characters that may be before the base64
+SEGMENTS = 128  # of a JPEG, each byte of fill for one, before which a size must be found
 _BOX, _SHORT, _TILE = 2048, 768, 512  # pixels
 _PATCH = 32
 
@@ -74,16 +75,23 @@ def _patches(size: Size, most: int) -> int:
 
 def size_of(url: str) -> Size | None:
     """The size of the picture in a data URL, from its header. None for any other URL, and when it can't be told."""
-    head, comma, data = url[: HEADER + 256].partition(",")
+    head, comma, _ = url[:HEAD].partition(",")
     if not comma or not head.lower().startswith("data:image/") or not head.lower().endswith(";base64"):
         return None
-    data = data[: len(data) - len(data) % 4]
+    data = url[len(head) + 1 : len(head) + 1 + HEADER]
     try:
-        header = base64.b64decode(data)
+        header = _bytes(data, 0, 30)
+        found = _png(header) or _gif(header) or _webp(header) or _jpeg(data)
     except (binascii.Error, ValueError):  # malformed, or not ASCII
         return None
-    found = _png(header) or _gif(header) or _webp(header) or _jpeg(header)
     return found if found is not None and min(found) > 0 else None
+
+
+def _bytes(data: str, at: int, size: int) -> bytes:
+    """Some of what is in base64, without decoding what is before it: four characters are three bytes."""
+    start = at // 3 * 4
+    some = data[start : start + (size + 4) // 3 * 4]
+    return binascii.a2b_base64(some[: len(some) - len(some) % 4])[at % 3 : at % 3 + size]
 
 
 def _png(data: bytes) -> Size | None:
@@ -117,21 +125,22 @@ def _webp(data: bytes) -> Size | None:
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
-def _jpeg(data: bytes) -> Size | None:
-    """From the first frame header; the segments before it are stepped over."""
-    if not data.startswith(b"\xff\xd8"):
+def _jpeg(data: str) -> Size | None:
+    """From the first frame header; the segments before it are stepped over, however large they are."""
+    if _bytes(data, 0, 2) != b"\xff\xd8":
         return None
     at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
+    for _ in range(SEGMENTS):
+        some = _bytes(data, at, 9)
+        if len(some) < 9 or some[0] != 0xFF:
             return None
-        marker = data[at + 1]
+        marker = some[1]
+        if marker in _FRAMES:
+            return Size(int.from_bytes(some[7:9]), int.from_bytes(some[5:7]))
+        if 0xD0 <= marker <= 0xDA:  # of the picture itself, which no frame header has begun
+            return None
         if marker == 0xFF:  # fill
             at += 1
-        elif marker in _FRAMES:
-            return Size(int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
-        elif 0xD0 <= marker <= 0xD8 or marker == 0x01:  # without a length
-            at += 2
         else:
-            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
+            at += 2 if marker == 0x01 else 2 + max(2, int.from_bytes(some[2:4]))
     return None

@@ -14,7 +14,7 @@ from baatcheet.context.planning import KEEP, Item, Plan, Recall, Recalled, Summa
 from baatcheet.context.recents import RecentBranches
 from baatcheet.context.recollection import Question, Recaller, Recollection
 from baatcheet.context.stateless import Prompt
-from baatcheet.context.store import ContextStore, Standing
+from baatcheet.context.store import ContextStore
 from baatcheet.context.tokenizers import Tokenizer, Tokenizers
 from baatcheet.conversations.errors import ConversationNotFound
 from baatcheet.conversations.wire import stored_form, text_of
@@ -103,13 +103,15 @@ class ContextManager:
         """What was kept of the conversation; the database must be asked whether it still holds."""
         return await self._recents.find(user, conversation)
 
-    def history(self, head: UUID | None, version: int, stored: StoredHistory | None) -> History:
-        """What the database sent."""
-        return read(head, version, stored, self.config.max_tokens)
+    async def history(self, head: UUID | None, version: int, stored: StoredHistory | None) -> History:
+        """What the database sent, with those messages counted that were not, or not as they are sent."""
+        work = partial(read, head, version, stored)
+        length = sum([len(one.content) for one in stored.messages if one.uncounted]) if stored else 0
+        return await counting.aside(length, work) if length > counting.INLINE_CHARACTERS else work()
 
     def item(self, message: StoredMessage) -> Item:
         """A message as the planner takes it."""
-        return item_of(message, self.config.max_tokens)
+        return item_of(message)
 
     async def get_context(
         self,
@@ -126,16 +128,22 @@ class ContextManager:
         ConversationNotFound, ContextTooSmall, DatabaseUnavailable.
         """
         config = config or self.config
-        known = await self._recents.find(user_id, conversation_id)
+        bounds = self._bounds(config)
+        known = await self._recents.find(user_id, conversation_id) if bounds == self.bounds else None
         standing = await self._store.standing(
             user_id,
             conversation_id,
-            bounds=self._bounds(config),
+            bounds=bounds,
             known=(known.head, known.version) if known else (None, 0),
         )
         if standing is None:
             raise ConversationNotFound(conversation_id)
-        history = self._current(user_id, conversation_id, standing, known)
+        if standing.history is None and known is not None and known.head == standing.head:
+            history = known
+        else:
+            history = await self.history(standing.head, standing.version, standing.history)
+            if bounds == self.bounds:
+                self._keep(user_id, conversation_id, history)
         new = []
         if message is not None:
             content, parts = stored_form({"role": "user", "content": message})
@@ -150,13 +158,6 @@ class ContextManager:
         if config.max_tokens <= self.config.max_tokens and config.max_messages <= self.config.max_messages:
             return self.bounds
         return Bounds.within(config.max_tokens, config.max_messages)
-
-    def _current(self, user: UUID, conversation: UUID, standing: Standing, known: History | None) -> History:
-        if standing.history is None and known is not None and known.head == standing.head:
-            return known
-        history = self.history(standing.head, standing.version, standing.history)
-        self._keep(user, conversation, history)
-        return history
 
     # Planning ----------------------------------------------------------------------------------------------
 
@@ -219,27 +220,29 @@ class ContextManager:
 
     # What clients send whole ---------------------------------------------------------------------------------
 
-    async def excess(self, model: ModelCard, prompt: Prompt) -> int:
-        """By how many tokens `prompt` surely exceeds `model`'s window; 0 when it fits or may fit."""
+    async def excess(self, model: ModelCard, prompt: Prompt, reserve: int = 0) -> int:
+        """By how many tokens `prompt` surely exceeds `model`'s window; 0 when it fits or may fit.
+
+        A window that nobody has stated is exceeded by nothing.
+        """
         if not model.window_stated or prompt.surely_fits(model):
             return 0
         tokenizer = self._tokenizers.of(model)
-        tokens = await prompt.tokens(tokenizer)
-        return max(0, int(tokens * (1 - tokenizer.margin)) - (model.context_window - prompt.reply_tokens))
+        least = int(await prompt.least(tokenizer) * (1 - tokenizer.margin))
+        return max(0, least - prompt.room(model, reserve))
 
     async def fitted(self, model: ModelCard, prompt: Prompt) -> Sequence[Mapping[str, Any]]:
-        """The messages of `prompt`, without the oldest where they don't fit `model`'s window.
+        """The messages of `prompt`, without the oldest where they exceed `model`'s window.
 
         Raises ContextTooSmall when the system prompt and the tools alone are too large, OrphanToolResult.
         """
-        if prompt.surely_fits(model):
+        reserve = min(self.config.reserve, model.context_window // 2)
+        if not await self.excess(model, prompt, reserve):
             return prompt.messages
         tokenizer = self._tokenizers.of(model)
-        reserve = min(max(self.config.reserve, prompt.reply_tokens), model.context_window // 2)
-        room = int((model.context_window - reserve) * (1 - tokenizer.margin))
-        if await prompt.tokens(tokenizer) <= room:
-            return prompt.messages
-        return (await prompt.fitted(tokenizer, room)).messages
+        return (
+            await prompt.fitted(tokenizer, int(prompt.room(model, reserve) * (1 - tokenizer.margin)))
+        ).messages
 
     # After a turn ------------------------------------------------------------------------------------------
 
@@ -266,9 +269,15 @@ class ContextManager:
         ):
             self._compactor.submit(Compaction(user, conversation, history.head, max_tokens))
 
-    def learn(self, model: ModelCard, asked: Asked, made: Plan, prompt_tokens: int) -> None:
+    def learn(
+        self,
+        model: ModelCard,
+        messages: Sequence[Mapping[str, Any]],
+        beside: Sequence[Any],
+        prompt_tokens: int,
+    ) -> None:
         """What a provider counted, of a prompt whose count was an estimate."""
-        self._tokenizers.learn(model, made.messages, asked.beside, prompt_tokens)
+        self._tokenizers.learn(model, messages, beside, prompt_tokens)
 
     def _keep(self, user: UUID, conversation: UUID, history: History) -> None:
         kept = self._recents.put(conversation, history)
@@ -319,7 +328,7 @@ class _Fitting:
             "budget": budget,
             "max_messages": config.max_messages,
             "keep": min(config.keep, config.max_messages // 2),
-            "priming": tokenizer.priming,
+            "priming": max(counting.REPLY_PRIMING, tokenizer.priming),
             "cut": partial(cutting.cut_item, tokenizer=tokenizer),
         }
         # Of the history one message at most is cut; of the new ones, all may be.

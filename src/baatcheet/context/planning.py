@@ -102,6 +102,7 @@ class Plan:
             "tokens": self.tokens,
             "parts": {
                 "system": self.system_tokens,
+                "format": self.priming - REPLY_PRIMING,
                 "tools": self.tool_tokens,
                 "summary": self.summary.item.tokens if self.summary else 0,
                 "recent": self.recent_tokens,
@@ -364,12 +365,15 @@ def _answered(group: list[Item], unanswered: set[str]) -> list[Item]:
 
 
 def _shorten(group: list[Item], room: int, cut: Cut) -> list[Item]:
-    """`group` with its largest message cut so that it fits `room`; nothing when too little of that would be left."""
-    largest = max(group, key=lambda item: item.tokens)
-    rest = sum([item.tokens for item in group]) - largest.tokens
-    if "tool_calls" in largest.wire or room - rest < SMALLEST_CUT + MESSAGE_OVERHEAD:
+    """`group` with its large messages cut so that it fits `room`; nothing when too little of them would be left."""
+    calls = [item for item in group if "tool_calls" in item.wire]
+    others = [item for item in group if "tool_calls" not in item.wire]
+    left = room - sum([item.tokens for item in calls])
+    least = sum([min(item.tokens, SMALLEST_CUT + MESSAGE_OVERHEAD) for item in others])
+    if not others or left < least:
         return []
-    return [_shortened(item, room - rest, cut) if item is largest else item for item in group]
+    fitted, over = _fit_new(others, left, cut)
+    return [*calls, *fitted] if over >= 0 else []
 
 
 def _shortened(item: Item, tokens: int, cut: Cut) -> Item:

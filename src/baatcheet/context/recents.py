@@ -6,7 +6,7 @@ the database for both, in the statement that opens the turn, and is sent the his
 """
 
 from collections import OrderedDict
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -22,20 +22,34 @@ MOST_CHARACTERS = 8_000_000  # of text kept in this process, some 20 MB of memor
 OVERHEAD = 300  # what a message weighs beside its text
 LARGEST = 256_000  # characters of one branch; a larger one is read again
 TTL = 3600.0  # seconds that Redis keeps one
-FORM = 1  # of what is kept there
+FORM = 2  # of what is kept there
+
+Tokens = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Wire(msgspec.Struct, frozen=True, omit_defaults=True):
+    role: str
+    content: str | list[Any] | None
+    name: Any = None
+    tool_calls: Any = None
+    tool_call_id: Any = None
+    refusal: Any = None
+
+
+_BESIDE = ("tool_calls", "tool_call_id", "name", "refusal")
 
 
 class _CachedItem(msgspec.Struct, frozen=True):
     id: UUID
-    wire: dict[str, Any]
-    tokens: int
+    wire: _Wire
+    tokens: Tokens
     depth: int
     cut: bool = False
 
 
 class _CachedSummary(msgspec.Struct, frozen=True):
     text: str
-    tokens: int
+    tokens: Tokens
     last: int
     made_by: str
 
@@ -48,6 +62,7 @@ class _CachedContext(msgspec.Struct, frozen=True):
     conversation: UUID
     head: UUID
     version: int
+    bounds: tuple[int, int]  # messages and tokens that were read at most
     items: tuple[_CachedItem, ...]
     summary: _CachedSummary | None = None
 
@@ -90,7 +105,8 @@ class RecentBranches:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning("context.cache_unreadable", reason=str(error), conversation_id=str(conversation))
             return None
-        if (cached.form, cached.user, cached.conversation) != (FORM, user, conversation):
+        wanted = (FORM, user, conversation, (self._most_messages, self._budget))
+        if (cached.form, cached.user, cached.conversation, cached.bounds) != wanted:
             return None
         history = _thawed(cached)
         self.put(conversation, history)
@@ -104,11 +120,13 @@ class RecentBranches:
         while at > 0 and len(history.items) - at < self._most_messages and tokens <= self._budget:
             item = history.items[at - 1]
             content = item.wire.get("content")
-            if not isinstance(content, str | None) or characters > LARGEST or item.id is None:
-                return None  # images, or too much text: it is read again when it is needed
+            if characters > LARGEST or item.id is None:
+                return None  # it is read again when it is needed
             at -= 1
             tokens += item.tokens
-            characters += len(content or "") + OVERHEAD + len(str(item.wire.get("tool_calls", "")))
+            characters += (len(content) if isinstance(content, str) else len(str(content))) + OVERHEAD
+            if len(item.wire) > 2:  # calls, names
+                characters += sum([len(str(value)) for key, value in item.wire.items() if key != "content"])
         if history.head is None or at == len(history.items):
             return None
         kept = history._replace(items=history.items[at:])
@@ -122,7 +140,9 @@ class RecentBranches:
     async def share(self, user: UUID, conversation: UUID, history: History) -> None:
         """Keep it for every process. A cache that is away costs nothing but a later query."""
         if self._cache is not None and history.head is not None:
-            document = msgspec.json.encode(_frozen(user, conversation, history.head, history))
+            document = msgspec.json.encode(
+                _frozen(user, conversation, history.head, history, (self._most_messages, self._budget))
+            )
             await self._cache.put(_key(conversation), document, seconds=TTL)
 
     def _forget(self, conversation: UUID) -> None:
@@ -135,7 +155,9 @@ def _key(conversation: UUID) -> str:
     return f"context:{conversation}"
 
 
-def _frozen(user: UUID, conversation: UUID, head: UUID, history: History) -> _CachedContext:
+def _frozen(
+    user: UUID, conversation: UUID, head: UUID, history: History, bounds: tuple[int, int]
+) -> _CachedContext:
     summary = history.summary
     return _CachedContext(
         FORM,
@@ -143,9 +165,10 @@ def _frozen(user: UUID, conversation: UUID, head: UUID, history: History) -> _Ca
         conversation,
         head,
         history.version,
+        bounds,
         tuple(
             [
-                _CachedItem(item.id, item.wire, item.tokens, item.depth, item.cut)
+                _CachedItem(item.id, msgspec.convert(item.wire, _Wire), item.tokens, item.depth, item.cut)
                 for item in history.items
                 if item.id is not None
             ]
@@ -156,12 +179,19 @@ def _frozen(user: UUID, conversation: UUID, head: UUID, history: History) -> _Ca
     )
 
 
+def _unpacked(wire: _Wire) -> dict[str, Any]:
+    beside = {name: value for name in _BESIDE if (value := getattr(wire, name)) is not None}
+    return {"role": wire.role, "content": wire.content, **beside}
+
+
 def _thawed(cached: _CachedContext) -> History:
     summary = cached.summary
     return History(
         cached.head,
         cached.version,
-        tuple([Item(item.wire, item.tokens, item.id, item.cut, item.depth) for item in cached.items]),
+        tuple(
+            [Item(_unpacked(item.wire), item.tokens, item.id, item.cut, item.depth) for item in cached.items]
+        ),
         Summary(
             Item({"role": "user", "content": summary.text}, summary.tokens), summary.last, summary.made_by
         )

@@ -17,9 +17,12 @@ from baatcheet.context.recall.ranking import CAP, Hit, Scored, Statistics, rank
 from baatcheet.context.recall.weighing import weighed
 from baatcheet.context.store import ContextStore, Hits, PassageText
 from baatcheet.context.tokenizers import Tokenizer
+from baatcheet.platform.logging import get_logger
+
+log = get_logger(__name__)
 
 MOST_TEXTS, FEWEST_TEXTS, TOKENS_A_TEXT = 600, 150, 14  # passages whose texts are read
-MOST_HITS_OF_A_TERM, LEAST_HITS = 500, 100  # by its weight
+MOST_HITS_OF_A_TERM, LEAST_HITS = 200, 60  # by its weight
 PATIENCE = 3.0  # seconds that a turn waits for what was imported to be indexed
 TRIES = 6  # to fit excerpts into a budget that another tokenizer counts
 
@@ -80,13 +83,14 @@ class Terms:
     terms: Sequence[str]
     keys: Sequence[int]
     caps: Sequence[int]
+    newest: bool  # whether the newest are asked for
 
     @classmethod
     def of(cls, query: Query, conversation: UUID) -> "Terms":
         terms = sorted(query.weights, key=lambda term: (-query.weights[term], term))
         top = query.weights[terms[0]] if terms else 1.0
         caps = [max(LEAST_HITS, int(MOST_HITS_OF_A_TERM * query.weights[term] / top)) for term in terms]
-        return cls(terms, [key(conversation, term) for term in terms], caps)
+        return cls(terms, [key(conversation, term) for term in terms], caps, query.recent > 0)
 
 
 class Recaller:
@@ -107,13 +111,16 @@ class Recaller:
         query = understand(question.new, question.before, datetime.now(UTC))
         looked_for = Terms.of(query, question.conversation)
         near = asyncio.ensure_future(self._near(question, before))
-        hits = await self._hits(question, before, looked_for)
-        if hits.indexed < before - 1:
-            await self._indexer.catch_up(
-                question.user, question.conversation, question.head, upto=before - 1, patience=PATIENCE
-            )
+        try:
             hits = await self._hits(question, before, looked_for)
-        ranked = blended(ranked_hits(query, looked_for, hits), await near)
+            if hits.indexed < before - 1:
+                await self._indexer.catch_up(
+                    question.user, question.conversation, question.head, upto=before - 1, patience=PATIENCE
+                )
+                hits = await self._hits(question, before, looked_for)
+            ranked = blended(ranked_hits(query, looked_for, hits), await near)
+        finally:
+            near.cancel()
         places = wanted_places(ranked, before, most_texts(budget))
         texts = await self._store.texts(question.user, question.conversation, question.head, places)
         return Recollection(before, query, ranked, {(text.depth, text.part): text for text in texts})
@@ -121,13 +128,17 @@ class Recaller:
     async def _near(self, question: Question, before: int) -> list[Near]:
         if self._vectors is None:
             return []
-        return await self._vectors.nearest(
-            question.user,
-            question.conversation,
-            question.head,
-            before=before,
-            text="\n".join(question.new),
-        )
+        try:
+            return await self._vectors.nearest(
+                question.user,
+                question.conversation,
+                question.head,
+                before=before,
+                text="\n".join(question.new),
+            )
+        except Exception as error:  # noqa: BLE001 - vectors are a help: a fault there must not cost what words find
+            log.error("context.nearest_failed", error=error, conversation_id=str(question.conversation))
+            return []
 
     async def _hits(self, question: Question, before: int, terms: Terms) -> Hits:
         return await self._store.hits(
@@ -137,6 +148,7 @@ class Recaller:
             before=before,
             keys=terms.keys,
             caps=terms.caps,
+            newest=terms.newest,
         )
 
 

@@ -16,7 +16,8 @@ from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database
 
 MOST_CHARACTERS = 1_000_000  # of one message that are indexed: its beginning and its end
-MOST_HITS = 4_000  # of all keys of a question, a passage counted once for each key that it has
+REACH = 20_000  # passages of one key that are gone through for the newest
+MOST_HITS = 1_500  # of all keys of a question, a passage counted once for each key that it has
 MOST_BYTES = 4_000_000  # of messages that are read at once; the first is, whatever it has
 
 
@@ -101,7 +102,7 @@ class Marker(NamedTuple):
 
 
 _STANDING = "SELECT context_of($1, $2, $3, $4, $5, $6::text::jsonb)::text"
-_HITS = "SELECT * FROM recall_hits($1, $2, $3, $4, $5, $6, $7)"
+_HITS = "SELECT * FROM recall_hits($1, $2, $3, $4, $5, $6, $7, $8)"
 _MARKER = """
 SELECT p.depth, p.ordinal, p.total_length FROM branch_path($1, $2, $3) c
 CROSS JOIN LATERAL (
@@ -201,11 +202,20 @@ class ContextStore:
         before: int,
         keys: Sequence[int],
         caps: Sequence[int],
+        newest: bool = False,
     ) -> Hits:
-        """The passages above depth `before` that have any of `keys`, at most `caps` of each."""
+        """The passages above depth `before` that have any of `keys`: at most `caps` of each, or the newest of them."""
         async with self._db.hot() as connection:
             row = await connection.fetchrow(
-                _HITS, user, conversation, head, before, list(keys), list(caps), MOST_HITS
+                _HITS,
+                user,
+                conversation,
+                head,
+                before,
+                list(keys),
+                list(caps),
+                REACH if newest else 0,
+                MOST_HITS,
             )
         indexed, passages, total, *columns = row
         return Hits(

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
-import msgspec
-
 from baatcheet.context import counting, other_vocabularies
-from baatcheet.context.calibration import Calibration, Sums, divided, features
+from baatcheet.context.calibration import PROMPT_TOKENS, Calibration, Sums, divided, features
 from baatcheet.context.images import picture_tokens
 from baatcheet.conversations.wire import stored_form
+from baatcheet.platform.logging import get_logger
 from baatcheet.providers.families import GPT_4O_IMAGES, ImageCost, family_of
 from baatcheet.providers.model import ModelCard
 
+log = get_logger(__name__)
+
 MOST_MODELS = 1_000  # that are calibrated; the one that was learned of longest ago is forgotten
-LEARNT_CHARACTERS = 200_000  # a longer prompt takes too long to go through, and teaches no more than others
+LONGEST_ID = 500  # characters of the name of a model that is
+LEARNT_CHARACTERS = 100_000  # a longer prompt takes too long to go through, and teaches no more than others
 
 Parts = Mapping[str, Any] | None
 
@@ -79,7 +81,7 @@ class Vocabulary:
         return self.counted(text) + self.overhead + picture_tokens(parts, self.images)
 
     def json(self, value: Any) -> int:
-        return self.counted(as_json(value))
+        return self.counted(counting.as_json(value))
 
 
 @dataclass(frozen=True)
@@ -123,17 +125,14 @@ class Estimate:
         return self.count(text) + self.overhead + picture_tokens(parts, self.images)
 
     def json(self, value: Any) -> int:
-        return self.count(as_json(value))
+        return self.count(counting.as_json(value))
 
     def _text(self, text: str, tokens: int) -> int:
         return self.calibration.estimate(divided(text, tokens))
 
 
-PROMPT_TOKENS = 6  # what a prompt costs beside its messages, at first: some templates say who and when it is
-
-
-def as_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text"
 
 
 class Tokenizers:
@@ -175,24 +174,33 @@ class Tokenizers:
         prompt_tokens: int,
     ) -> None:
         """What the provider counted of a prompt. Pictures teach nothing: nobody publishes what they cost."""
-        if self.of(card).exact:
-            return
-        texts = [as_json(value) for value in extra_json if value]
+        try:
+            if not self.of(card).exact and len(card.id) <= LONGEST_ID:
+                self._learn(card.id, messages, extra_json, prompt_tokens)
+        except Exception as error:  # noqa: BLE001 - a reply that has been paid for is not lost over an estimate
+            log.warning("calibrations.not_learned", model=card.id[:200], error=error)
+
+    def _learn(
+        self, model: str, messages: Sequence[Mapping[str, Any]], beside: Sequence[Any], prompt_tokens: int
+    ) -> None:
+        length = counting.extent(list(beside))
         for message in messages:
-            content, parts = stored_form(message)
-            if picture_tokens(parts, GPT_4O_IMAGES):
+            content = message.get("content")
+            if isinstance(content, list) and any(not _is_text(part) for part in content):
                 return
-            texts.append(counting.counted_text(content, parts))
-        if sum(map(len, texts)) > LEARNT_CHARACTERS:
-            return
+            length += counting.message_extent(content, message)
+            if length > LEARNT_CHARACTERS:
+                return
+        texts = [counting.as_json(value) for value in beside if value]
+        texts += [counting.counted_text(*stored_form(message)) for message in messages]
         seen = features(
             [(text, counting.count(text)) for text in texts],
             counting.MESSAGE_OVERHEAD * len(messages),
             PROMPT_TOKENS,
         )
-        calibration = self.calibrations.pop(card.id, None) or Calibration()
+        calibration = self.calibrations.pop(model, None) or Calibration()
         if calibration.learn(seen, prompt_tokens) or calibration.replies:
-            self._keep(card.id, calibration)
+            self._keep(model, calibration)
 
     def replace(self, model: str, shared: Sums) -> None:
         """What all processes together know of `model`."""

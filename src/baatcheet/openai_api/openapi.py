@@ -79,7 +79,8 @@ def paths(components: dict[str, Any]) -> dict[str, Any]:
                 tag="openai",
                 summary="OpenAI's chat completions",
                 description="Every parameter is passed on to the provider. With `conversation` (or the header) it is "
-                "stateful. Errors come in OpenAI's envelope.",
+                "stateful. Without, a request that is longer than the model's window is refused, or with "
+                "`truncation: auto` sent without its oldest messages. Errors come in OpenAI's envelope.",
                 answer=_json("ChatCompletion", "The completion; or its chunks.", **EVENT_STREAM),
                 refusals=(404, 409, 502, 504),
                 body=CompletionBody,

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from baatcheet.providers.model import Encoding
 
@@ -64,22 +64,41 @@ FAMILIES = (
     Family(r"llama-?3\.[1-3]", "llama3", 5, 30),
     Family(r"llama-?3(?![.\d])", "llama3", 5, 5),
     # <begin of sentence>, <User>…<Assistant>…<end of sentence>
-    Family(r"deepseek-(chat|reasoner|v3|r1)(?!.*distill)", "deepseek_v3", 2, 2),
+    Family(r"deepseek-(chat|reasoner|v3)(?!.*distill)", "deepseek_v3", 2, 2),
+    # Of one name with what was distilled into Qwen and Llama, which Ollama tells from it by their size alone.
+    Family(
+        r"deepseek-r1(?!.*(distill|qwen|llama))(?![:-](?!671b)[\d.]+b)(?!.*:(?!671b|free|nitro))",
+        "deepseek_v3",
+        2,
+        2,
+    ),
     # <bos>, <start_of_turn>role\n…<end_of_turn>\n
     Family(r"gemma-?3", "gemma3", 5, 4),
     Family(r"gemma-?2", "gemma2", 5, 4),
     # <|im_start|>role\n…<|im_end|>\n; 2.5 says who it is when no system message does.
     Family(r"qwen-?2(\.5)?(?![.\d])", "qwen3", 5, 24),
     Family(r"qwen-?3(?![.\d])|qwq-32b", "qwen3", 5, 3),
-    # <s>, [INST]…[/INST]…</s>, [SYSTEM_PROMPT]…[/SYSTEM_PROMPT], by the Tekken vocabulary.
-    Family(r"(open-)?mistral-nemo|pixtral-12b|ministral-(3|8)b|mistral-small-(3|24|25)", "mistral_v3", 2, 1),
+    # <s>, [INST]…[/INST]…</s>, [SYSTEM_PROMPT]…[/SYSTEM_PROMPT], by the Tekken vocabulary; not Small before 3.
+    Family(
+        r"(open-)?mistral-nemo|pixtral-12b|ministral-(3|8)b|mistral-small[-:]?(3(?!\d)|24b|250[136])",
+        "mistral_v3",
+        2,
+        1,
+    ),
 )
 
 _PATTERNS = tuple((re.compile(family.names), family) for family in FAMILIES)
 
 
-@cache
+LONGEST_NAME = 500  # characters; clients make up names
+
+
 def family_of(name: str) -> Family | None:
     """The family of the model that a provider calls `name`; None when its vocabulary is not known."""
+    return _family_of(name) if len(name) <= LONGEST_NAME else None
+
+
+@lru_cache(maxsize=1_024)
+def _family_of(name: str) -> Family | None:
     short = name.lower().rpartition("/")[2].removeprefix("meta-").removeprefix("models-")
     return next((family for pattern, family in _PATTERNS if pattern.match(short)), None)

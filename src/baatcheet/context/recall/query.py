@@ -10,6 +10,7 @@ from baatcheet.context.recall.tokens import TOKEN
 from baatcheet.context.recall.vocabulary import english_stem, patterns, vocabulary
 
 MOST_TERMS = 40
+MOST_NAMES = 8  # that are looked for as speakers'
 WORD, CONCEPT, KIND, BONES = 1.0, 0.6, 0.35, 0.35  # weights
 ASKING = 0.35  # a word about the talk itself: said, mentioned
 BEFORE = (0.35, 0.2, 0.1)  # of the words of the turns before, newest first
@@ -43,7 +44,7 @@ def understand(new: Sequence[str], before: Sequence[str], now: datetime) -> Quer
     asked, asks = _essence("\n".join(new)), patterns("asked")
     query = Query()
     words = _take(query, asked, 1.0)
-    query.names = frozenset(_names(asked)) & query.weights.keys()
+    query.names = frozenset(sorted(frozenset(_names(asked)) & query.weights.keys())[:MOST_NAMES])
     lean = _lean(words, pronoun=asks["pronoun"].search(asked) is not None)
     if lean:
         for text, weight in zip(reversed(before), BEFORE, strict=False):

@@ -125,7 +125,7 @@ END $$
 # What a turn needs to know of a branch: its newest summary, the messages after that and, where these are fewer, the
 # newest `keep`, newest first. `bounds` are {"messages", "tokens", "keep", "walk"}: at most so many messages and tokens are
 # sent; a summary is looked for no further back than `walk` messages. A text that is larger than the whole budget comes
-# with its middle already left out.
+# with its middle already left out, and says so. A row without a count has one by its length.
 BRANCH_HISTORY = """
 CREATE FUNCTION branch_history(tenant uuid, conversation uuid, head uuid, bounds jsonb)
 RETURNS json LANGUAGE plpgsql STABLE AS $$
@@ -137,19 +137,24 @@ DECLARE
 BEGIN
     RETURN (
     WITH RECURSIVE path AS (
-        SELECT m.id, m.parent_id, m.depth, 0 AS after, 0::bigint AS tokens_after, m.token_count, s.id AS summary
-        FROM messages m LEFT JOIN context_summaries s ON s.upto_id = m.id
+        SELECT m.id, m.parent_id, m.depth, 0 AS after, 0::bigint AS tokens_after,
+               coalesce(nullif(m.token_count, 0), octet_length(m.content) / 4) AS size, s.id AS summary
+        FROM messages m LEFT JOIN context_summaries s ON s.upto_id = m.id AND s.user_id = tenant
         WHERE m.id = head AND m.conversation_id = conversation AND m.user_id = tenant
         UNION ALL
-        SELECT m.id, m.parent_id, m.depth, p.after + 1, p.tokens_after + p.token_count, m.token_count,
-               coalesce(p.summary, s.id)
+        SELECT m.id, m.parent_id, m.depth, p.after + 1, p.tokens_after + p.size,
+               coalesce(nullif(m.token_count, 0), octet_length(m.content) / 4), coalesce(p.summary, s.id)
         FROM path p
         JOIN messages m ON m.id = p.parent_id AND m.conversation_id = conversation
-        LEFT JOIN context_summaries s ON s.upto_id = m.id
+        LEFT JOIN context_summaries s ON s.upto_id = m.id AND s.user_id = tenant
         WHERE (p.summary IS NULL OR p.after + 1 < keep) AND p.after + 1 < walk
     ), sent AS (
         SELECT p.* FROM path p
         WHERE p.after < most AND p.tokens_after <= budget AND (p.summary IS NULL OR p.after < keep)
+    ), message AS (
+        SELECT s.after, s.size > budget AND length(m.content) > budget * 16 AS trimmed, m.*,
+               left(m.content, budget * 8) || E'\\n[…]\\n' || right(m.content, budget * 8) AS ends
+        FROM sent s JOIN messages m ON m.id = s.id
     )
     SELECT json_build_object(
         'start', coalesce((SELECT min(s.depth) FROM sent s), (SELECT max(p.depth) + 1 FROM path p), 0),
@@ -157,11 +162,13 @@ BEGIN
                     FROM path p JOIN context_summaries s ON s.id = p.summary LIMIT 1),
         'messages', coalesce((
             SELECT json_agg(json_build_object(
-                'id', m.id, 'role', m.role, 'parts', m.parts, 'tokens', m.token_count, 'content',
-                CASE WHEN m.token_count > budget AND length(m.content) > budget * 16
-                     THEN left(m.content, budget * 8) || E'\\n[…]\\n' || right(m.content, budget * 8)
-                     ELSE m.content END
-            ) ORDER BY s.after) FROM sent s JOIN messages m ON m.id = s.id), '[]'::json)));
+                'id', m.id, 'role', m.role, 'tokens', m.token_count, 'trimmed', m.trimmed,
+                'content', CASE WHEN m.trimmed THEN m.ends ELSE m.content END,
+                'parts', CASE WHEN m.trimmed AND jsonb_typeof(m.parts -> 'content') = 'array' THEN jsonb_set(
+                    m.parts, '{content}', jsonb_build_array(jsonb_build_object('type', 'text', 'text', m.ends)) || (
+                        SELECT coalesce(jsonb_agg(e), '[]') FROM jsonb_array_elements(m.parts -> 'content') e
+                        WHERE e ->> 'type' IS DISTINCT FROM 'text')) ELSE m.parts END
+            ) ORDER BY m.after) FROM message m), '[]'::json)));
 END $$
 """
 
@@ -187,13 +194,13 @@ END $$
 """
 
 # The passages on the way to `head`, and before depth `before`, that have any of `keys`: parallel arrays, one entry a
-# passage, `matched` with a bit for each key that it has. At most `caps` of each key, and `most` of all keys together, the
-# first keys first. The inner query knows nothing but the key, so that the GIN index is the only way; a key's rows are of
+# passage, `matched` with a bit for each key that it has. At most `caps` of each key, the newest of `reach` of them (the
+# index gives the oldest first), and `most` of all keys together, the first keys first. The inner query knows nothing but the key, so that the GIN index is the only way; a key's rows are of
 # one conversation, since it is hashed with the conversation's id. `indexed` is the depth up to which the path is indexed,
 # with the number of its passages and their terms.
 RECALL_HITS = """
 CREATE FUNCTION recall_hits(tenant uuid, conversation uuid, head uuid, before integer, keys bigint[], caps integer[],
-                            most integer)
+                            reach integer, most integer)
 RETURNS TABLE (indexed integer, passages bigint, total_length bigint, depths integer[], parts integer[],
                roles text[], times double precision[], lengths integer[], signals integer[], matched bigint[])
 LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
@@ -211,18 +218,21 @@ BEGIN
     WITH hits AS MATERIALIZED (
         SELECT k.place, h.* FROM unnest(recall_hits.keys, recall_hits.caps) WITH ORDINALITY AS k(key, cap, place)
         CROSS JOIN LATERAL (
-            SELECT p.id, p.branch_id, p.depth, p.part, p.role, p.created_at, p.length, p.signals, p.user_id
-            FROM recall_passages p WHERE p.keys @> ARRAY[k.key] LIMIT k.cap
+            SELECT n.* FROM (
+                SELECT p.id, p.depth, p.part, p.role, p.created_at, p.length, p.signals
+                FROM (SELECT f.* FROM recall_passages f WHERE f.keys @> ARRAY[k.key] OFFSET 0) p
+                JOIN unnest(branches, lasts) AS c(branch, last) ON c.branch = p.branch_id AND p.depth <= c.last
+                WHERE p.user_id = tenant AND p.depth < before
+                LIMIT greatest(k.cap, reach)
+            ) n
+            ORDER BY n.depth DESC, n.part LIMIT k.cap
         ) h
         LIMIT most
     ), passage AS (
         SELECT max(h.depth) AS depth, max(h.part) AS part, max(h.role) AS role, max(h.created_at) AS created_at,
                max(h.length) AS length, max(h.signals) AS signals,
                bit_or(1::bigint << (h.place - 1)::integer) AS matched
-        FROM hits h JOIN unnest(branches, lasts) AS c(branch, last)
-          ON c.branch = h.branch_id AND h.depth <= c.last AND h.depth < before
-        WHERE h.user_id = tenant
-        GROUP BY h.id
+        FROM hits h GROUP BY h.id
     )
     SELECT array_agg(p.depth), array_agg(p.part), array_agg(p.role), array_agg(extract(epoch FROM p.created_at)::double precision),
            array_agg(p.length), array_agg(p.signals), array_agg(p.matched)
@@ -386,14 +396,19 @@ SIGNATURES = (
     "branch_path(uuid, uuid, uuid)",
     "branch_history(uuid, uuid, uuid, jsonb)",
     "context_of(uuid, uuid, uuid, uuid, integer, jsonb)",
-    "recall_hits(uuid, uuid, uuid, integer, bigint[], integer[], integer)",
+    "recall_hits(uuid, uuid, uuid, integer, bigint[], integer[], integer, integer)",
     "open_turns(jsonb)",
 )
 
 
 def upgrade() -> None:
     op.execute("ALTER TABLE messages ADD COLUMN branch_id uuid, ADD COLUMN depth integer")
+    # At every level of the tree the planner would join the whole table; with an index it is a few rows.
+    op.execute("SET LOCAL enable_mergejoin = off")
+    op.execute("SET LOCAL enable_hashjoin = off")
     op.execute(PLACE_EXISTING)
+    op.execute("RESET enable_mergejoin")
+    op.execute("RESET enable_hashjoin")
     op.execute("ALTER TABLE messages ALTER COLUMN branch_id SET NOT NULL, ALTER COLUMN depth SET NOT NULL")
     op.execute("CREATE INDEX idx_message_branch ON messages (branch_id, depth DESC)")
     op.execute("ALTER TABLE conversations ADD COLUMN context_version integer NOT NULL DEFAULT 0")
@@ -427,3 +442,5 @@ def downgrade() -> None:
     op.execute("ALTER TABLE messages DROP COLUMN branch_id, DROP COLUMN depth")
     for function in (before.RECENT_MESSAGES, before.OPEN_TURNS):
         op.execute(function)
+    for signature in ("open_turns(jsonb)", "recent_messages(uuid, uuid, uuid, integer, integer)"):
+        op.execute(f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC")
