@@ -1,6 +1,7 @@
 """Every model is counted by its own vocabulary where there is one, and by an estimate that says so otherwise."""
 
 import random
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,12 +12,14 @@ from benchmarks.texts import mixed, sentences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baatcheet.chat import token_counts
 from baatcheet.context import counting, other_vocabularies
 from baatcheet.context.cutting import MARKER, cut_item, cut_middle
 from baatcheet.context.pieces import pieces
 from baatcheet.context.planning import Item
 from baatcheet.context.tokenizers import MOST_MODELS, Estimate, Tokenizer, Tokenizers, Vocabulary
 from baatcheet.conversations.wire import stored_form
+from baatcheet.platform.settings import load
 from baatcheet.providers.families import family_of
 from baatcheet.providers.model import Encoding, ModelCard
 from baatcheet.providers.profiles import GROQ, OPENAI, Known
@@ -281,3 +284,70 @@ def test_much_of_a_text_is_kept_at_both_ends() -> None:
         assert text.startswith(head)
         assert text.endswith(tail.partition("\n")[2])
         assert min(len(head), len(tail)) > 200
+
+
+# By POST /api/v1/tokens/count ---------------------------------------------------------------------------------
+
+
+def counted(**body: Any) -> token_counts.Counted:
+    asked = token_counts.Countable.model_validate(body)
+    return token_counts._counted(card("gpt-4o"), Tokenizers.stored, asked, load({}))
+
+
+USER = {"role": "user", "content": "hello"}
+CAT = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+CALL = {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "exact"),
+    [
+        ({"text": "hello"}, True),
+        ({"messages": [USER, {"role": "user", "content": [{"type": "text", "text": "hello"}]}]}, True),
+        ({"messages": [USER], "tools": []}, True),
+        ({"messages": [USER, {"role": "user", "content": [CAT]}]}, False),
+        ({"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]}, False),
+        ({"messages": [USER], "tools": [{"type": "function"}]}, False),
+        ({"messages": [USER], "response_format": {"type": "json_object"}}, False),
+    ],
+)
+def test_a_count_is_exact_only_of_what_a_vocabulary_alone_decides(body: dict[str, Any], exact: bool) -> None:
+    assert counted(**body).exact is exact
+
+
+def test_all_of_a_response_format_is_counted() -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}
+    found = counted(messages=[USER], response_format=schema)
+    assert found.tools == Tokenizers.stored.json(schema) > Tokenizers.stored.json(schema["json_schema"])
+    assert counted(messages=[USER], response_format={"type": "json_object"}).tools > 0
+
+
+def test_what_can_not_be_stored_is_counted() -> None:
+    odd = {"role": "user", "content": "\ud800\x00", "name": "\udfff", "x": ["\x00"]}
+    assert counted(messages=[odd], tools=[{"\ud800": "\x00"}]).tokens > 10
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [USER] * 300},
+        {"messages": [{**USER, "name": "x" * 20_000}]},
+        {"messages": [{"role": "user", "content": [CAT] * 100}]},
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": [CALL] * 200}]},
+        {"messages": [USER], "tools": [{"description": "x" * 20_000}]},
+        {"messages": [USER], "response_format": {"schema": ["x"] * 1_000}},
+        {"text": "x" * 20_000},
+    ],
+)
+def test_whatever_takes_long_to_count_is_counted_in_a_thread(body: dict[str, Any]) -> None:
+    assert token_counts._size(token_counts.Countable.model_validate(body)) > counting.INLINE_CHARACTERS
+
+
+def test_what_is_not_counted_takes_no_time() -> None:
+    body = token_counts.Countable.model_construct(
+        text=None, tools=None, response_format=None, messages=[{**USER, "x": [0] * 5_000_000}] * 10_000
+    )
+    began = time.perf_counter()
+    assert token_counts._size(body) > counting.VERY_LONG
+    assert token_counts._size(body.model_copy(update={"messages": body.messages[:100]})) < 10_000  # type: ignore[index]
+    assert time.perf_counter() - began < 0.2

@@ -7,8 +7,7 @@ connection is held while a provider answers.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
@@ -16,7 +15,6 @@ from uuid import UUID
 from baatcheet.auth.idempotency import IdempotencyKeyReused
 from baatcheet.auth.principal import Principal
 from baatcheet.chat.errors import (
-    ContextLengthExceeded,
     TurnNotFound,
     model_not_found,
     problem_of_failure,
@@ -25,18 +23,18 @@ from baatcheet.chat.errors import (
 )
 from baatcheet.chat.feed import Outcome, Status, TurnFeed, TurnIdentity, error_of
 from baatcheet.chat.finished import finished_feed
+from baatcheet.chat.prompts import Prompts
 from baatcheet.chat.recording import Recorder
 from baatcheet.chat.run import Run, TurnRequest
 from baatcheet.chat.store import (
-    Closing,
     Opened,
     Opening,
     TurnRow,
     TurnStore,
 )
 from baatcheet.context.history import History, StoredMessage, to_be_stored
-from baatcheet.context.manager import Asked, ContextManager
-from baatcheet.context.planning import ContextTooSmall, OrphanToolResult, Plan
+from baatcheet.context.manager import ContextManager
+from baatcheet.context.planning import ContextTooSmall, OrphanToolResult
 from baatcheet.conversations.errors import ConversationNotFound, MessageNotFound, TurnInProgress
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import DatabaseUnavailable
@@ -80,10 +78,9 @@ class ChatService:
     ) -> None:
         self._store = store
         self._catalogue = catalogue
-        self._context = context
+        self._prompts = Prompts(context, truncation)
         self._process = process
         self._metrics = metrics
-        self._truncation = truncation
         self._recorder = Recorder(store, spend=spend, metrics=metrics)
         self._draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -103,12 +100,12 @@ class ChatService:
             raise ShuttingDown("This server is shutting down; another will take over.")
         targets = await self._resolve(request.model) if request.model is not None else None
         if not request.stateful and targets is not None:
-            targets = await self._wide_enough(targets, request)
+            targets = await self._prompts.wide_enough(targets, request)
         if request.attached:
             feed = TurnFeed(TurnIdentity(new_id(), who.user_id, request.model))
             self._launch(who, Run(feed), request, targets)
             return feed
-        known = await self._known(who, request)
+        known = await self._prompts.known(who, request)
         opening, new = await self._opening(who, request, known)
         outcome, opened = await self._open(opening)
         if outcome == "joined":
@@ -127,7 +124,7 @@ class ChatService:
             reply_id=opening.reply,
             title=opened.title,
         )
-        run = Run(TurnFeed(identity), await self._asked(who, request, opening, opened, known, new))
+        run = Run(TurnFeed(identity), await self._prompts.asked(who, request, opening, opened, known, new))
         self._launch(who, run, request, targets)
         return run.feed
 
@@ -141,50 +138,15 @@ class ChatService:
                 raise
             return await self._store.open(opening)
 
-    async def _known(self, who: Principal, request: TurnRequest) -> History | None:
-        if request.conversation_id is None or request.at != "head" or request.answer is not None:
-            return None
-        return await self._context.known(who.user_id, request.conversation_id)
-
-    async def _asked(
-        self,
-        who: Principal,
-        request: TurnRequest,
-        opening: Opening,
-        opened: Opened,
-        known: History | None,
-        new: Sequence[StoredMessage],
-    ) -> Asked | None:
-        """What there is to carry; None when the client sent it all."""
-        if not request.stateful:
-            return None
-        if opened.history is None and known is not None and known.head == opened.head:
-            history = known
-        else:
-            history = await self._context.history(opened.head, opened.version, opened.history)
-        if opened.answer is not None:  # the message to answer is the newest of the branch
-            history, items = history._replace(items=history.items[:-1]), history.items[-1:]
-        else:
-            items = history.placed([self._context.item(message) for message in new])
-        return Asked(
-            history,
-            items,
-            who.user_id,
-            opening.conversation,
-            opened.system_prompt if request.system_prompt is None else request.system_prompt,
-            request.tools,
-            request.schema,
-        )
-
     async def complete(self, who: Principal, request: TurnRequest) -> Completion:
         """A stateless, unstreamed request: the provider's whole answer, passed on as it came. Its usage is recorded."""
         if self._draining:
             raise ShuttingDown("This server is shutting down; another will take over.")
-        targets = await self._wide_enough(await self._resolve(request.model), request)
+        targets = await self._prompts.wide_enough(await self._resolve(request.model), request)
         created = time.time()
 
         async def body_for(target: Target) -> Mapping[str, Any]:
-            return await self._stateless_body(target, request)
+            return await self._prompts.stateless(target, request)
 
         try:
             completed = await complete_first(targets, body_for)
@@ -195,7 +157,7 @@ class ChatService:
         except AllProvidersFailed as failed:
             raise problem_of_failure(failed) from failed
         usage = completed.completion.usage or Usage()
-        self._learn_from(completed.target, request, usage)
+        self._prompts.learn(completed.target, request, usage)
         self._background(self._recorder.record(who, request, completed.target, usage, created))
         return completed.completion
 
@@ -239,7 +201,7 @@ class ChatService:
             user=who.user_id,
             process=self._process,
             reply=new_id(),
-            bounds=self._context.bounds,
+            bounds=self._prompts.bounds,
             conversation=request.conversation_id or (new_id() if request.opens else None),
             new=request.opens,
             at=request.at,
@@ -318,11 +280,7 @@ class ChatService:
 
     async def _stream(self, run: Run, request: TurnRequest, targets: tuple[Target, ...]) -> None:
         async def body_for(target: Target) -> Mapping[str, Any]:
-            if run.asked is None:
-                return await self._stateless_body(target, request)
-            run.plan = await self._plan(target, run, run.asked, request)
-            run.receipt = self._context.receipt(run.plan, target.model)
-            return {**request.parameters, "model": target.model.name, "messages": run.plan.messages}
+            return await self._prompts.body(target, run, request)
 
         async with stream_first(targets, body_for) as answering:
             run.target = answering.target
@@ -331,44 +289,6 @@ class ChatService:
                 shown = run.reply.take(chunks)
                 if shown:
                     run.feed.push(shown)
-
-    async def _stateless_body(self, target: Target, request: TurnRequest) -> Mapping[str, Any]:
-        messages = request.messages
-        if self._truncates(request):
-            messages = await self._context.fitted(target.model, request.prompt)
-        return {**request.parameters, "model": target.model.name, "messages": messages}
-
-    def _truncates(self, request: TurnRequest) -> bool:
-        return (request.truncation or self._truncation) == "auto"
-
-    async def _wide_enough(self, targets: tuple[Target, ...], request: TurnRequest) -> tuple[Target, ...]:
-        """Those of `targets` that a stateless request may be sent to; with truncation the others come last.
-
-        Raises ContextLengthExceeded.
-        """
-        prompt = request.prompt
-        excess = [await self._context.excess(target.model, prompt) for target in targets]
-        if not any(excess):
-            return targets
-        wide = tuple([target for target, over in zip(targets, excess, strict=True) if not over])
-        if self._truncates(request):
-            return wide + tuple([target for target in targets if target not in wide])
-        if not wide:
-            over, window = min(
-                [(over, one.model.context_window) for one, over in zip(targets, excess, strict=True)]
-            )
-            raise ContextLengthExceeded(
-                f"The messages, the tools and the reply that was asked for take about {over:,} tokens more than the "
-                f"{window:,} of the model's window. Shorten them, or send truncation: auto.",
-                param="messages",
-            )
-        return wide
-
-    async def _plan(self, target: Target, run: Run, asked: Asked, request: TurnRequest) -> Plan:
-        config = self._context.reserving(request.reply_tokens)
-        if run.most_tokens is not None:
-            config = replace(config, max_tokens=min(config.max_tokens, run.most_tokens))
-        return await self._context.plan(target.model, asked, config)
 
     # Recording ---------------------------------------------------------------------------------------------
 
@@ -382,7 +302,7 @@ class ChatService:
             self._end(run, outcome)
             self._background(self._recorder.save(run, closing))
         elif await self._recorder.save(run, closing):
-            self._look_back(run, closing)
+            self._prompts.look_back(run, closing)
             self._end(run, outcome)
         else:
             outcome = await self._recorder.standing(run, outcome)
@@ -396,38 +316,6 @@ class ChatService:
         self._metrics.turn_ended(outcome.status)
         if outcome.usage is not None:
             await self._recorder.account(who, outcome.usage)
-
-    def _look_back(self, run: Run, closing: Closing) -> None:
-        """What the next turns gain by this one. It is over: whatever goes wrong here is not its followers' concern."""
-        try:
-            self._remember(run, closing)
-            self._learn(run)
-        except Exception as error:  # noqa: BLE001 - the reply is saved, and must be told
-            log.error("turn.not_remembered", error=error, turn_id=str(run.feed.identity.id))
-
-    def _remember(self, run: Run, closing: Closing) -> None:
-        """The branch has grown by what was asked, and by the reply if there is one."""
-        identity, reply, asked = run.feed.identity, closing.message, run.asked
-        if asked is None or asked.conversation is None:
-            return
-        made = run.plan if run.most_tokens is None else None  # a smaller plan says nothing of the room
-        said = list(asked.new)
-        if reply is not None and identity.reply_id is not None:
-            message = StoredMessage(identity.reply_id, "assistant", reply.content, reply.tokens, reply.parts)
-            said.append(self._context.item(message))
-        self._context.remember(identity.user_id, asked.conversation, asked.history.grown(said), made)
-
-    def _learn(self, run: Run) -> None:
-        """What the provider itself counted tells how far an estimate was off."""
-        usage = run.reply.usage
-        if usage is not None and run.plan is not None and run.target is not None and run.asked is not None:
-            self._context.learn(run.target.model, run.plan.messages, run.asked.beside, usage.prompt_tokens)
-
-    def _learn_from(self, target: Target, request: TurnRequest, usage: Usage) -> None:
-        """The same, of a stateless request that was sent as it came."""
-        if not self._truncates(request):
-            prompt = request.prompt
-            self._context.learn(target.model, prompt.messages, prompt.beside, usage.prompt_tokens)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         if not run.unsaved:

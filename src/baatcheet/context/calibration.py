@@ -15,7 +15,9 @@ _N = len(KINDS)
 # How much of a reply's worth the first guess, that every weight is 1, is: much where vocabularies agree, little where
 # they do not, and less for the format's costs, small parts of a prompt that would otherwise hardly be learned.
 PRIOR = (0.2, 0.02, 0.02, 0.02, 0.02, 0.2, 0.004, 0.001)
-DOUBT = 10.0  # a prompt's cost this many times the first guess: what replies say for it is believed more readily
+DOUBT = (
+    10.0  # a prompt's cost this many times the first guess: what replies say for it is believed more readily
+)
 SPREADS = (0.25, 1.0, 1.0, 1.0, 1.0, 0.4, 0.5, 0.5)  # how much counts of a kind vary, beside each other
 KEPT = 0.99  # of what was learned, with each further reply
 LEAST, MOST = 0.25, 6.0  # a weight
