@@ -159,7 +159,6 @@ async def test_what_no_message_could_hold_is_too_large(
         ({}, "text"),
         ({"text": "a", "messages": [{"role": "user", "content": "b"}]}, "text"),
         ({"text": "a", "tools": []}, "messages"),
-        ({"text": "a\x00"}, "text"),
         ({"messages": [{"content": "b"}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": ["b"]}]}, "messages[0]"),
@@ -174,9 +173,7 @@ async def test_what_can_not_be_counted_is_refused_by_name(
     assert answer.json()["param"] == param
 
 
-@pytest.mark.parametrize(
-    "body", [b'{"text": "\\ud800"}', b'{"messages": []}', b'{"text": 3}', b'{"text": "a", "more": 1}', b"[]"]
-)
+@pytest.mark.parametrize("body", [b'{"messages": []}', b'{"text": 3}', b'{"text": "a", "more": 1}', b"[]"])
 async def test_a_body_of_another_shape_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await client.post("/count", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422, answer.text

@@ -272,9 +272,7 @@ def _message(content: str, parts: Mapping[str, Any] | None) -> int:
 
 async def count_message(content: str, parts: Mapping[str, Any] | None) -> int:
     """What a message costs in a prompt, its chat-format overhead included."""
-    length = message_extent(content, parts)
-    if parts:
-        length += message_extent(parts.get("content"))
+    length = message_extent(parts.get("content", content) if parts else content, parts)
     work = partial(_message, content, parts)
     return await aside(length, work) if length > INLINE_CHARACTERS else work()
 
