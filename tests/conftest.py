@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import httpx
+import hypothesis
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
@@ -28,6 +29,10 @@ from baatcheet.platform.embedded import EmbeddedServices
 from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings, EmbeddedSettings, Settings, load
 from tests.scripted_provider import ScriptedProvider
+
+# How long one example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("baatcheet", deadline=None)
+hypothesis.settings.load_profile("baatcheet")
 
 ROOT = Path(__file__).parents[1]
 ADMIN_TOKEN = "bc_administrator_of_the_tests_0123456789"

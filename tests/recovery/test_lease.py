@@ -15,7 +15,7 @@ from sqlalchemy import text
 from baatcheet.chat import relay
 from baatcheet.chat import store as turn_store
 from baatcheet.chat.recording import Recorder
-from baatcheet.context import counting
+from baatcheet.context.manager import ContextManager
 from baatcheet.kit.ids import new_id
 from tests.conftest import ADMIN_TOKEN, Caller
 from tests.recovery.living import QUICK, living, prepare
@@ -181,7 +181,7 @@ async def test_a_turn_whose_task_breaks_down_fails_and_its_conversation_goes_on(
 ) -> None:
     async with asyncio.timeout(30), living(own_database, environment_of_server) as one:
         with monkeypatch.context() as broken:
-            broken.setattr(counting, "count_tools", panic)
+            broken.setattr(ContextManager, "plan", panic)
             feed = await one.start("hello")
             assert (await feed.ended()).status == "failed"
         row = await one.chat.store.row(one.who.user_id, feed.identity.id)

@@ -44,7 +44,7 @@ async def get_context(
     conversation_id: PathId,
     message: Annotated[
         str | None,
-        Query(max_length=32_000, description="The message that would be sent; what it is about is recalled."),
+        Query(max_length=2_000, description="The message that would be sent; what it is about is recalled."),
     ] = None,
     model: Annotated[
         str | None,

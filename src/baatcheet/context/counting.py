@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -275,15 +275,3 @@ async def count_message(content: str, parts: Mapping[str, Any] | None) -> int:
     length = message_extent(parts.get("content", content) if parts else content, parts)
     work = partial(_message, content, parts)
     return await aside(length, work) if length > INLINE_CHARACTERS else work()
-
-
-async def count_tools(tools: Sequence[Any] | None) -> int:
-    """What tool definitions cost: their JSON, which is within a few per cent of every provider's own rendering."""
-    if not tools:
-        return 0
-    length = extent(tools)
-    return await aside(length, partial(_json, tools)) if length > INLINE_CHARACTERS else _json(tools)
-
-
-def _json(value: Any) -> int:
-    return count(as_json(value))

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, func, literal, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.conversations.models import Conversation, Message
@@ -122,29 +122,28 @@ async def branch(
 ) -> tuple[list[Message], bool]:
     """The messages from the root to `head` that follow `last` in `order`, and whether more follow.
 
-    One statement. Newest first, it walks no further than the page; oldest first, it walks the ids from the
-    head back to `last`, and fetches the texts of the page alone.
+    One statement. A page is a range of depths on the branches that lead to `head`, however long these are.
     """
     mine = (Message.conversation_id == conversation_id, Message.user_id == owner)
-    start: Any = head
-    if order == "desc" and last is not None:
-        start = select(Message.parent_id).where(Message.id == last, *mine).scalar_subquery()
-    first = select(Message.id, Message.parent_id, literal(1).label("depth")).where(Message.id == start, *mine)
-    if order == "asc" and last is not None:
-        first = first.where(Message.id != last)
-    path = first.cte("path", recursive=True)
-    step = (
-        select(Message.id, Message.parent_id, path.c.depth + 1)
-        .join(path, Message.id == path.c.parent_id)
-        .where(*mine)
+
+    def depth_of(message: UUID) -> Any:
+        return select(Message.depth).where(Message.id == message, *mine).scalar_subquery()
+
+    if order == "asc":
+        first = literal(0) if last is None else depth_of(last) + 1
+        within = Message.depth.between(first, first + limit)
+    else:
+        first = depth_of(head) if last is None else depth_of(last) - 1
+        within = Message.depth.between(first - limit, first)
+    path = func.branch_path(owner, conversation_id, head).table_valued("branch", "last")
+    on_path = and_(Message.branch_id == path.c.branch, Message.depth <= path.c.last)
+    by = Message.depth if order == "asc" else Message.depth.desc()
+    keys = (
+        select(Message.id, func.row_number().over(order_by=by).label("place"))
+        .select_from(path.join(Message, on_path))
+        .where(*mine, within)
+        .order_by(by)
     )
-    if order == "desc":
-        step = step.where(path.c.depth <= limit)
-    elif last is not None:
-        step = step.where(path.c.parent_id != last)
-    path = path.union_all(step)
-    by = path.c.depth if order == "desc" else path.c.depth.desc()
-    keys = select(path.c.id, func.row_number().over(order_by=by).label("place")).order_by(by)
     return await _bounded(session, Message, keys, func.octet_length(Message.content), limit)
 
 

@@ -426,6 +426,7 @@ def upgrade() -> None:
         op.execute(function)
     for signature in SIGNATURES:
         op.execute(f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC")
+    op.execute(f"GRANT EXECUTE ON FUNCTION branch_path(uuid, uuid, uuid) TO {ROLE}")  # it reads as its caller
     op.execute(
         "CREATE TRIGGER place_message BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION place_message()"
     )
