@@ -15,7 +15,8 @@ SHARES = (0.45, 0.28, 0.15, 0.07)  # what a message gets of its neighbour's scor
 SITTING = 0.3  # what a sitting's messages get of its best score
 BESIDE = 0.3  # what a passage gets of the score of the one before or after it in a long message
 PAUSE = timedelta(hours=2)  # longer than this, and another sitting begins
-CLOSELY = 1_000  # hits that are looked at closely
+CLOSELY = 500  # hits that are looked at closely
+MOST = 1_500  # passages that are ranked: more than any budget holds
 _FULL = 35  # terms: a passage with as many has others beside it
 
 
@@ -59,7 +60,7 @@ def rank(
         ranked.append((-worth - around[place], place, part))
     ranked += _beside([hits[index] for _, index in scored], ranked[-len(scored) :])
     ranked.sort()
-    return [Scored(place, part if part >= 0 else None, -score) for score, place, part in ranked]
+    return [Scored(place, part if part >= 0 else None, -score) for score, place, part in ranked[:MOST]]
 
 
 def _neighbours(best: Mapping[int, float], messages: int) -> dict[int, float]:
