@@ -1,6 +1,7 @@
 """Estimates learn from what providers report, stay in bounds, and are shared by all processes."""
 
 import asyncio
+import itertools
 import math
 import random
 import statistics
@@ -62,7 +63,7 @@ def error(tokenizers: Tokenizers, messages: list[dict[str, Any]], vocabulary: En
 
 
 def taught(script: str, vocabulary: Encoding, chance: random.Random, replies: int = 20) -> Tokenizers:
-    tokenizers = Tokenizers()
+    tokenizers = Tokenizers(clock=itertools.count(0.0, 2.0).__next__)  # its replies come seconds apart
     for _ in range(replies):
         messages = conversation(script, chance)
         tokenizers.learn(MODEL, messages, [], reported(messages, vocabulary))

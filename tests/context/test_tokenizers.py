@@ -351,3 +351,20 @@ def test_what_is_not_counted_takes_no_time() -> None:
     assert token_counts._size(body) > counting.VERY_LONG
     assert token_counts._size(body.model_copy(update={"messages": body.messages[:100]})) < 10_000  # type: ignore[index]
     assert time.perf_counter() - began < 0.2
+
+
+def test_a_model_that_is_well_known_learns_once_a_second_at_most() -> None:
+    now = [100.0]
+    tokenizers = Tokenizers(clock=lambda: now[0])
+    card = ModelCard("somewhere", "unheard-of", 8_192)
+    message = [{"role": "user", "content": "a few words about the harbour and its boats " * 20}]
+
+    def after(replies: int) -> int:
+        for _ in range(replies):
+            tokenizers.learn(card, message, [], 240)
+        return tokenizers.calibrations[card.id].replies
+
+    assert after(40) == 40, "the first ones all teach"
+    assert after(1) == 41 - 1, "no second has passed since"
+    now[0] += 1.5
+    assert after(500) == 41

@@ -157,6 +157,7 @@ class Calibration:
         self._new = Sums()
         self._weights: list[float] | None = None
         self._odd = 0  # reports in a row
+        self.learnt_at = float("-inf")  # when a reply last taught something, by whoever counts the time
 
     @property
     def replies(self) -> int:

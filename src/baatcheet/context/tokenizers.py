@@ -1,5 +1,6 @@
 """Who counts for which model: its own vocabulary where it is at hand, an estimate that learns where it is not."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ log = get_logger(__name__)
 
 MOST_MODELS = 1_000  # that are calibrated; the one that was learned of longest ago is forgotten
 LONGEST_ID = 500  # characters of the name of a model that is
+EAGER, PAUSE = 40, 1.0  # replies that all teach, and seconds between two after those
 LEARNT_CHARACTERS = 100_000  # a longer prompt takes too long to go through, and teaches no more than others
 
 Parts = Mapping[str, Any] | None
@@ -140,7 +142,8 @@ class Tokenizers:
 
     stored: ClassVar[Vocabulary] = Vocabulary(counting.STORED_ENCODING, counting.count)
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.calibrations: dict[str, Calibration] = {}
         self._vocabularies: dict[tuple[Any, ...], Vocabulary] = {}
 
@@ -175,10 +178,19 @@ class Tokenizers:
     ) -> None:
         """What the provider counted of a prompt. Pictures teach nothing: nobody publishes what they cost."""
         try:
-            if not self.of(card).exact and len(card.id) <= LONGEST_ID:
+            if not self.of(card).exact and len(card.id) <= LONGEST_ID and self._is_due(card.id):
                 self._learn(card.id, messages, extra_json, prompt_tokens)
         except Exception as error:  # noqa: BLE001 - a reply that has been paid for is not lost over an estimate
             log.warning("calibrations.not_learned", model=card.id[:200], error=error)
+
+    def _is_due(self, model: str) -> bool:
+        """Whether another reply is worth its millisecond: the first ones are, then one a second."""
+        known, now = self.calibrations.get(model), self._clock()
+        if known is not None and known.replies >= EAGER and now - known.learnt_at < PAUSE:
+            return False
+        if known is not None:
+            known.learnt_at = now
+        return True
 
     def _learn(
         self, model: str, messages: Sequence[Mapping[str, Any]], beside: Sequence[Any], prompt_tokens: int
