@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 from benchmarks.texts import sentences
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -102,6 +102,7 @@ FEATURES = st.lists(st.floats(0, 1e6), min_size=len(KINDS), max_size=len(KINDS))
 
 @settings(deadline=None)
 @given(replies=st.lists(st.tuples(FEATURES, st.integers(-5, 2**31)), max_size=60), asked=FEATURES)
+@example(replies=[([0.0] * (len(KINDS) - 1) + [5e-324], 0)], asked=[0.0] * len(KINDS))
 def test_whatever_is_reported_an_estimate_stays_in_bounds(
     replies: list[tuple[list[float], int]], asked: list[float]
 ) -> None:

@@ -185,7 +185,11 @@ class Calibration:
     def learn(self, seen: Features, reported: int) -> bool:
         """Take a provider's count of a prompt into account; False when it can't be right."""
         guessed = sum(seen)
-        if not guessed or not BELIEVED[0] * guessed <= reported <= BELIEVED[1] * guessed + HIDDEN:
+        if (
+            reported < 1
+            or guessed <= 0
+            or not BELIEVED[0] * guessed <= reported <= BELIEVED[1] * guessed + HIDDEN
+        ):
             return False
         estimate = sum(weight * size for weight, size in zip(self.weights, seen, strict=True))
         error = abs(estimate - reported) / max(estimate, reported)
