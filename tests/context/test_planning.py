@@ -536,3 +536,11 @@ def test_without_a_new_message_the_plan_is_what_there_would_be_beside_it() -> No
     assert whole.left_out == beside.left_out > 0
     empty = fit_beside([], 900, history=[], summary=None, system=None)
     assert (empty.messages, empty.tokens, empty.left_out) == ((), empty.priming, 0)
+
+
+@pytest.mark.parametrize("beside", [{"name": "n " * 30_000}, {"refusal": "I can not do that. " * 5_000}])
+def test_what_can_not_be_cut_is_left_out_when_it_is_too_large(beside: dict[str, str]) -> None:
+    large = item({"role": "assistant", "content": "no", **beside})
+    made = fit([large], [item({"role": "user", "content": "well?"})], budget=800)
+    assert measured(made) <= made.tokens <= 800
+    assert [message["content"] for message in made.messages] == ["well?"]

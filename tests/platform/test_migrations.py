@@ -215,3 +215,22 @@ def test_a_message_is_given_its_branch_and_its_depth_when_it_is_written(empty_da
 
     upgrade(empty_database)
     asyncio.run(write())
+
+
+def test_what_a_downgrade_puts_back_is_nobodys_to_call(empty_database: str) -> None:
+    upgrade(empty_database)
+    downgrade(empty_database, "0003")
+
+    async def callable_by_anyone() -> list[str]:
+        connection = await connect(empty_database)
+        try:
+            rows = await connection.fetch(
+                "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace "
+                "AND proname IN ('open_turns', 'recent_messages') "
+                "AND has_function_privilege('baatcheet_tenant', oid, 'EXECUTE')"
+            )
+        finally:
+            await connection.close()
+        return [row["proname"] for row in rows]
+
+    assert asyncio.run(callable_by_anyone()) == []
