@@ -58,7 +58,8 @@ _REACH = (
 _BLANKS = (
     "\t\v\f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 )
-# Sixteen megabytes take a fifth of a second. The very long wait for each other, and nobody for them.
+# Sixteen megabytes take a fifth of a second, or one where tiktoken must help. The very long wait for each other, and
+# nobody for them.
 VERY_LONG = 500_000  # characters
 _threads = ThreadPoolExecutor(os.cpu_count() or 2, thread_name_prefix="counting")
 _thread_of_the_very_long = ThreadPoolExecutor(1, thread_name_prefix="counting-long")
