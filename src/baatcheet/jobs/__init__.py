@@ -1,0 +1,1 @@
+"""Slow work that neither blocks nor vanishes: a queue in PostgreSQL."""

@@ -1,0 +1,446 @@
+"""What happens to a job, from being queued to its end."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from baatcheet.jobs.declaration import DeadJob, GiveUp, Job, TryAgain
+from baatcheet.jobs.enqueueing import Order, enqueue, enqueue_many
+from baatcheet.jobs.worker import WORKER_DIED, Worker
+from tests.conftest import Caller
+from tests.jobs.conftest import QUICK, Bench, Work, nothing
+
+
+class Stop(Exception):
+    """What a transaction is broken off with."""
+
+
+async def test_a_job_runs_once_and_its_result_is_kept(bench: Bench) -> None:
+    async def double(job: Job[Work], parts: object) -> Mapping[str, Any]:
+        """The number, doubled."""
+        return {"double": job.payload.number * 2}
+
+    kind = bench.kind(double)
+    await bench.worker(kind)
+    row = await bench.until(await bench.enqueue(kind, number=21))
+    assert (row.status, row.result, row.attempts, row.progress, row.error) == (
+        "succeeded",
+        {"double": 42},
+        1,
+        100,
+        None,
+    )
+
+
+async def test_a_job_is_enqueued_with_the_transaction_or_not_at_all(bench: Bench) -> None:
+    kind = bench.kind(nothing)
+    with pytest.raises(Stop):
+        async with bench.db.system() as session:
+            queued = await enqueue(session, kind, Work(), owner=None)
+            raise Stop
+    async with bench.db.system() as session:
+        assert await session.scalar(text("SELECT count(*) FROM jobs WHERE id = :id"), {"id": queued.id}) == 0
+
+
+async def test_its_effect_and_its_end_are_one_transaction(bench: Bench) -> None:
+    ran: list[int] = []
+
+    async def write(job: Job[Work], parts: object) -> None:
+        """A row that is there once, however often this runs."""
+        ran.append(job.attempt)
+        async with job.finish({"written": True}) as session:
+            await session.execute(
+                text("INSERT INTO outbox (type, data) VALUES (:t, '{}')"), {"t": f"test.{job.id}"}
+            )
+            if job.attempt == 1:
+                raise TryAgain("Not yet.")
+
+    kind = bench.kind(write)
+    await bench.worker(kind)
+    id_ = await bench.enqueue(kind)
+    row = await bench.until(id_)
+    assert (row.status, row.result, ran) == ("succeeded", {"written": True}, [1, 2])
+    async with bench.db.system() as session:
+        told = text(
+            "SELECT (SELECT count(*) FROM outbox WHERE type = :t) + (SELECT count(*) FROM events WHERE type = :t)"
+        )
+        assert await session.scalar(told, {"t": f"test.{id_}"}) == 1
+
+
+async def test_three_attempts_at_zero_two_and_six_seconds_and_then_it_is_dead(bench: Bench) -> None:
+    at: list[float] = []
+    buried: list[DeadJob[Work]] = []
+
+    async def fail(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        at.append(asyncio.get_running_loop().time())
+        raise TryAgain(f"Attempt {job.attempt} failed.")
+
+    async def bury(dead: DeadJob[Work], session: object, parts: object) -> None:
+        buried.append(dead)
+
+    kind = bench.kind(fail, on_dead=bury)
+    await bench.worker(kind)
+    id_ = await bench.enqueue(kind, number=7)
+    row = await bench.until(id_)
+    assert row.status == "dead"
+    assert row.error == "Attempt 3 failed."
+    assert [one["error"] for one in row.failures] == [f"Attempt {n} failed." for n in (1, 2, 3)]
+    first, second = at[1] - at[0], at[2] - at[1]
+    # The jitter is a tenth; what is due is looked for every fraction of a second, and this machine is shared.
+    assert 1.8 <= first <= 3.5
+    assert 3.6 <= second <= 6.0
+    assert [(dead.id, dead.payload, dead.error, dead.cancelled) for dead in buried] == [
+        (id_, Work(7), "Attempt 3 failed.", False)
+    ]
+
+
+async def test_what_can_not_succeed_is_not_tried_again(bench: Bench) -> None:
+    async def refuse(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        raise GiveUp("The image can't be read: it is empty.")
+
+    kind = bench.kind(refuse)
+    await bench.worker(kind)
+    row = await bench.until(await bench.enqueue(kind))
+    assert (row.status, row.attempts, row.error) == ("dead", 1, "The image can't be read: it is empty.")
+
+
+async def test_an_error_of_ours_is_told_to_administrators_only(
+    bench: Bench, alice: Caller, admin: Caller
+) -> None:
+    async def break_down(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        raise ValueError("the wheel fell off \x00")
+
+    kind = bench.kind(break_down, attempts=1)
+    await bench.worker(kind)
+    row = await bench.until(await bench.enqueue(kind, owner=alice.user_id))
+    assert row.status == "dead"
+    assert row.error == "Something went wrong on our side."
+    assert row.failures[0]["detail"] == "ValueError: the wheel fell off �"
+
+
+async def test_later_attempts_follow_the_declared_pauses(bench: Bench) -> None:
+    async def fail(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        raise TryAgain("No.")
+
+    kind = bench.kind(fail, attempts=1, later=(0.1, 600.0))
+    await bench.worker(kind)
+    id_ = await bench.enqueue(kind)
+    row = await bench.until(id_, lambda row: row.status == "waiting" and row.attempts == 2)
+    assert row.max_attempts == 3
+    assert 500 < (row.due_at - row.created_at).total_seconds() < 700
+
+
+async def test_one_who_refuses_may_say_when_to_come_back(bench: Bench) -> None:
+    async def fail(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        raise TryAgain("Busy.", after=120)
+
+    kind = bench.kind(fail)
+    await bench.worker(kind)
+    row = await bench.until(await bench.enqueue(kind), lambda row: row.status == "waiting")
+    assert 110 < (row.due_at - row.created_at).total_seconds() < 140
+
+
+async def test_a_job_that_takes_too_long_is_broken_off_and_counts(bench: Bench) -> None:
+    async def hang(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        await asyncio.Event().wait()
+
+    kind = bench.kind(hang, seconds=0.2, attempts=1)
+    await bench.worker(kind)
+    row = await bench.until(await bench.enqueue(kind))
+    assert (row.status, row.error) == ("dead", "It took longer than the 0.2 seconds that it may take.")
+
+
+async def test_a_key_is_unique_among_unfinished_jobs_of_one_owner(
+    bench: Bench, alice: Caller, bob: Caller
+) -> None:
+    kind = bench.kind(nothing)
+    first = await bench.queue(kind, owner=alice.user_id, key="one")
+    again = await bench.queue(kind, owner=alice.user_id, key="one")
+    other = await bench.queue(kind, owner=bob.user_id, key="one")
+    assert first.created
+    assert other.created
+    assert (again.id, again.created) == (first.id, False)
+    await bench.worker(kind)
+    await bench.until(first.id)
+    assert (await bench.queue(kind, owner=alice.user_id, key="one")).created
+
+
+async def test_higher_priorities_come_first_and_equal_ones_in_order(bench: Bench) -> None:
+    order: list[int] = []
+
+    async def note(job: Job[Work], parts: object) -> None:
+        """Its number is noted."""
+        order.append(job.payload.number)
+
+    kind = bench.kind(note)
+    ids = [
+        await bench.enqueue(kind, number=number, priority=priority)
+        for number, priority in enumerate((0, 0, 5, 0, 9))
+    ]
+    await bench.worker(kind, room=1)
+    for id_ in ids:
+        await bench.until(id_)
+    assert order == [4, 2, 0, 1, 3]
+
+
+async def test_one_user_s_thousand_jobs_do_not_delay_another_s_one(
+    bench: Bench, alice: Caller, bob: Caller
+) -> None:
+    order: list[UUID | None] = []
+
+    async def note(job: Job[Work], parts: object) -> None:
+        """Its owner is noted."""
+        order.append(job.owner)
+
+    kind = bench.kind(note)
+    async with bench.db.system() as session:
+        await enqueue_many(session, kind, [Order(Work(n), alice.user_id) for n in range(1000)])
+    last = await bench.enqueue(kind, owner=bob.user_id)
+    await bench.worker(kind, room=4)
+    await bench.until(last)
+    assert order.index(bob.user_id) < 8
+
+
+async def test_many_lanes_are_served_in_turn(bench: Bench) -> None:
+    order: list[int] = []
+
+    async def note(job: Job[Work], parts: object) -> None:
+        """Its lane is noted."""
+        order.append(job.payload.number)
+
+    kind = bench.kind(note)
+    lanes = [uuid4() for _ in range(30)]
+    async with bench.db.system() as session:
+        orders = [Order(Work(n), None, lane=lane) for n, lane in enumerate(lanes) for _ in range(4)]
+        ids = await enqueue_many(session, kind, orders)
+    await bench.worker(kind, room=5)
+    for id_ in ids:
+        await bench.until(id_)
+    seen: Counter[int] = Counter()
+    for lane in order:
+        seen[lane] += 1
+        assert seen[lane] - min(seen[n] for n in range(30)) <= 2, order
+
+
+async def test_a_lane_has_its_limit_however_much_room_there_is(bench: Bench) -> None:
+    running: Counter[UUID | None] = Counter()
+    most: Counter[UUID | None] = Counter()
+
+    async def hold(job: Job[Work], parts: object) -> None:
+        """Nothing, for a moment."""
+        running[job.subject] += 1
+        most[job.subject] = max(most[job.subject], running[job.subject])
+        await asyncio.sleep(0.05)
+        running[job.subject] -= 1
+
+    kind = bench.kind(hold, lane_limit=2)
+    one, other = uuid4(), uuid4()
+    async with bench.db.system() as session:
+        orders = [Order(Work(), None, subject=lane, lane=lane) for lane in (one, other) for _ in range(8)]
+        ids = await enqueue_many(session, kind, orders)
+    await bench.worker(kind, room=50)
+    await bench.worker(kind, room=50)
+    for id_ in ids:
+        await bench.until(id_)
+    assert most == {one: 2, other: 2}
+
+
+async def test_a_worker_that_stops_hands_its_jobs_back_uncounted(bench: Bench) -> None:
+    began = asyncio.Event()
+
+    async def hang(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        began.set()
+        await asyncio.Event().wait()
+
+    kind = bench.kind(hang)
+    worker = await bench.worker(kind)
+    id_ = await bench.enqueue(kind)
+    await began.wait()
+    await worker.stop()
+    row = await bench.row(id_)
+    assert (row.status, row.attempts, row.worker_id, row.failures) == ("queued", 0, None, [])
+
+
+async def test_a_worker_that_stops_lets_short_jobs_end(bench: Bench) -> None:
+    began = asyncio.Event()
+
+    async def work(job: Job[Work], parts: object) -> None:
+        """Nothing, for a moment."""
+        began.set()
+        await asyncio.sleep(0.3)
+
+    kind = bench.kind(work)
+    worker = await bench.worker(kind)
+    id_ = await bench.enqueue(kind)
+    await began.wait()
+    await worker.stop(5)
+    assert (await bench.row(id_)).status == "succeeded"
+
+
+async def _die(worker: Worker) -> None:
+    """What is left of a worker after kill -9: its rows."""
+    for task in worker._tasks:
+        task.cancel()
+    await asyncio.gather(*worker._tasks, return_exceptions=True)
+
+
+async def test_a_job_whose_worker_dies_is_taken_by_another_and_the_attempt_counts(bench: Bench) -> None:
+    runs: list[int] = []
+    blocked = asyncio.Event()
+
+    async def work(job: Job[Work], parts: object) -> None:
+        """Its attempt is noted."""
+        runs.append(job.attempt)
+        if job.attempt == 1:
+            await blocked.wait()
+
+    kind = bench.kind(work)
+    dead = await bench.worker(kind)
+    id_ = await bench.enqueue(kind)
+    await bench.until(id_, lambda row: row.status == "running")
+    await _die(dead)
+    await bench.worker(kind)
+    row = await bench.until(id_)
+    assert (row.status, runs) == ("succeeded", [1, 2])
+    assert [one["error"] for one in row.failures] == [WORKER_DIED]
+
+
+async def test_a_job_that_kills_every_worker_ends_among_the_dead(bench: Bench) -> None:
+    async def hang(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        await asyncio.Event().wait()
+
+    kind = bench.kind(hang, attempts=2)
+    id_ = await bench.enqueue(kind)
+    for attempt in (1, 2):
+        killed = await bench.worker(kind)
+        await bench.until(id_, lambda row, n=attempt: row.status == "running" and row.attempts == n)
+        await _die(killed)
+        watching = await bench.worker(bench.kind(nothing, queue=f"{bench.name}.other"))
+        await bench.until(id_, lambda row: row.status in {"waiting", "dead"})
+        await watching.stop()
+    row = await bench.row(id_)
+    assert (row.status, row.error) == ("dead", WORKER_DIED)
+
+
+async def test_a_run_that_was_taken_for_dead_can_not_end_the_job(bench: Bench) -> None:
+    go = asyncio.Event()
+    written: list[int] = []
+
+    async def work(job: Job[Work], parts: object) -> None:
+        """A number, written by the run that counts."""
+        if job.attempt == 1:
+            await go.wait()
+        async with job.finish({"by": job.attempt}):
+            written.append(job.attempt)
+
+    kind = bench.kind(work)
+    slow = await bench.worker(kind)
+    id_ = await bench.enqueue(kind)
+    await bench.until(id_, lambda row: row.status == "running")
+    await _die(slow)  # its run goes on
+    await bench.worker(kind)
+    row = await bench.until(id_)
+    go.set()
+    await slow._runner.stop(5)
+    assert (row.result, (await bench.row(id_)).result, written) == ({"by": 2}, {"by": 2}, [2])
+
+
+async def test_a_paused_queue_begins_nothing_and_goes_on_when_it_is_resumed(
+    bench: Bench, admin: Caller
+) -> None:
+    kind = bench.kind(nothing)
+    await bench.worker(kind)
+    await bench.until(await bench.enqueue(kind))
+    async with bench.db.system() as session:
+        await session.execute(
+            text("UPDATE job_queues SET paused = true WHERE name = :name"), {"name": bench.name}
+        )
+    id_ = await bench.enqueue(kind)
+    await asyncio.sleep(3 * QUICK.poll)
+    assert (await bench.row(id_)).status == "queued"
+    async with bench.db.system() as session:
+        await session.execute(
+            text("UPDATE job_queues SET paused = false WHERE name = :name"), {"name": bench.name}
+        )
+    assert (await bench.until(id_)).status == "succeeded"
+
+
+async def test_a_queue_s_limit_holds_across_workers(bench: Bench) -> None:
+    running = most = 0
+
+    async def hold(job: Job[Work], parts: object) -> None:
+        """Nothing, for a moment."""
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.03)
+        running -= 1
+
+    kind = bench.kind(hold)
+    async with bench.db.system() as session:
+        await session.execute(
+            text("INSERT INTO job_queues (name, max_running) VALUES (:name, 3)"), {"name": bench.name}
+        )
+        ids = await enqueue_many(session, kind, [Order(Work(), None) for _ in range(30)])
+    await bench.worker(kind)
+    await bench.worker(kind)
+    for id_ in ids:
+        await bench.until(id_)
+    assert most == 3
+
+
+async def test_a_rate_limit_spreads_jobs_over_time(bench: Bench) -> None:
+    kind = bench.kind(nothing)
+    async with bench.db.system() as session:
+        await session.execute(
+            text("INSERT INTO job_queues (name, per_minute) VALUES (:name, 60)"), {"name": bench.name}
+        )
+        ids = await enqueue_many(session, kind, [Order(Work(), None) for _ in range(30)])
+    await bench.worker(kind)
+    await asyncio.sleep(2.5)
+    begun = [id_ for id_ in ids if (await bench.row(id_)).status == "succeeded"]
+    # A second each; what had gathered before the first claim is ten seconds' worth at most.
+    assert 1 <= len(begun) <= 14
+
+
+async def test_a_job_with_a_payload_of_another_version_is_dead_and_not_a_crash(bench: Bench) -> None:
+    kind = bench.kind(nothing)
+    id_ = await bench.enqueue(kind)
+    async with bench.db.system() as session:
+        await session.execute(
+            text("""UPDATE jobs SET payload = '{"number": "seven"}' WHERE id = :id"""), {"id": id_}
+        )
+    await bench.worker(kind)
+    row = await bench.until(id_)
+    assert row.status == "dead"
+    assert "payload" in row.failures[0]["detail"]
+
+
+async def test_progress_is_seen_while_it_runs(bench: Bench) -> None:
+    go = asyncio.Event()
+
+    async def work(job: Job[Work], parts: object) -> None:
+        """Nothing, telling how far it is."""
+        await job.progress(30, "Page 3 of 10")
+        await go.wait()
+
+    kind = bench.kind(work)
+    await bench.worker(kind)
+    id_ = await bench.enqueue(kind)
+    row = await bench.until(id_, lambda row: row.progress > 0)
+    assert (row.progress, row.phrase, row.status) == (30, "Page 3 of 10", "running")
+    go.set()
+    assert (await bench.until(id_)).progress == 100
