@@ -28,6 +28,7 @@ from baatcheet.platform.database import Database, connect
 from baatcheet.platform.embedded import EmbeddedServices
 from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings, EmbeddedSettings, Settings, load
+from tests.running import worker_process
 from tests.scripted_provider import ScriptedProvider
 
 # How long one example takes says nothing on a machine that others use too. Where a result decides on a change, it is
@@ -135,7 +136,7 @@ def environment_of_server(
         "OPENAI_API_KEY": "sk-scripted",
         "OLLAMA_HOST": "",
         "BAATCHEET_ADMIN_TOKEN": ADMIN_TOKEN,
-        "BAATCHEET_POOL_MAX": "8",
+        "BAATCHEET_POOL_MAX": "16",
         "BAATCHEET_MAX_MESSAGE_BYTES": "2000000",
         "BAATCHEET_MAX_BODY_BYTES": "8000000",
         "BAATCHEET_GRACE_SECONDS": "3",
@@ -182,6 +183,18 @@ def server(
             process.kill()
             process.wait()
             raise
+
+
+@pytest.fixture(scope="session")
+def worker(
+    server: RunningServer,
+    environment_of_server: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[int]:
+    """A real worker process beside the server; its id."""
+    with worker_process(environment_of_server, server.log.parent / "worker.log") as running:
+        assert running.process is not None
+        yield running.process.pid
 
 
 @pytest_asyncio.fixture

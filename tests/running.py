@@ -91,6 +91,67 @@ class ApiProcess:
                 self.kill()
 
 
+@dataclass
+class WorkerProcess:
+    """One worker. `environment` holds its settings."""
+
+    environment: Mapping[str, str]
+    log: Path | None = None
+    queues: str | None = None
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "WorkerProcess":
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("BAATCHEET_", "OPENAI_"))
+        }
+        command = [sys.executable, "-m", "baatcheet.entrypoints.worker"]
+        with (self.log or Path(os.devnull)).open("ab") as output:
+            self.process = subprocess.Popen(
+                [*command, *(["--queues", self.queues] if self.queues else [])],
+                env={**kept, "OLLAMA_HOST": "", **self.environment},
+                cwd=self.log.parent if self.log is not None else ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        return self
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def wait(self, timeout: float = 40) -> int:
+        assert self.process is not None
+        return self.process.wait(timeout)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            try:
+                self.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+@contextmanager
+def worker_process(
+    environment: Mapping[str, str], log: Path | None = None, *, queues: str | None = None
+) -> Iterator[WorkerProcess]:
+    """A worker, which begins whenever it has started: what is queued waits for it."""
+    running = WorkerProcess(environment, log, queues)
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
 @contextmanager
 def api_process(environment: Mapping[str, str], log: Path | None = None) -> Iterator[ApiProcess]:
     running = ApiProcess(environment, log=log)

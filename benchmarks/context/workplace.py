@@ -9,10 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from baatcheet.context import counting
+from baatcheet.context.compaction import ImmediateCompactions
 from baatcheet.context.history import History, StoredMessage
 from baatcheet.context.manager import ContextManager
 from baatcheet.context.tokenizers import Tokenizers
-from baatcheet.entrypoints.contexts import build_context
+from baatcheet.entrypoints.contexts import build_compactor, build_context
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
@@ -66,12 +67,15 @@ class Workplace:
 
     def manager(self) -> ContextManager:
         """A context manager that remembers nothing, as in a process that has just begun."""
+        catalogue = Catalogue([])
+        compactor = build_compactor(self.settings.context, db=self.db, catalogue=catalogue)
         return build_context(
             self.settings.context,
             db=self.db,
             cache=self.cache,
-            catalogue=Catalogue([]),
+            catalogue=catalogue,
             tokenizers=Tokenizers(),
+            compactions=ImmediateCompactions(compactor),
         )
 
     async def begin(self, system_prompt: str | None = None) -> UUID:

@@ -24,6 +24,9 @@ from tests.running import api_process, new_user
 from tests.scripted_provider import ScriptedProvider, Step
 from tests.valkey_server import ValkeyServer
 
+# Summaries are made by a worker.
+pytestmark = pytest.mark.usefixtures("worker")
+
 CHATTER = (
     "The weather in the hills was lovely and we walked along the river until the evening came.",
     "I finished the report about the quarterly numbers, and the team was happy with the charts.",

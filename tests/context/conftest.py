@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from baatcheet.context import counting
-from baatcheet.context.compaction import Compaction, Compactor
+from baatcheet.context.compaction import Compaction, Compactor, ImmediateCompactions
 from baatcheet.context.history import History, StoredSummary
 from baatcheet.context.indexing import Indexer
 from baatcheet.context.manager import Context, ContextManager
@@ -21,7 +21,7 @@ from baatcheet.context.store import ContextStore
 from baatcheet.context.summaries.extractive import ExtractiveSummarizer
 from baatcheet.context.summaries.sections import Summarizer
 from baatcheet.context.tokenizers import Tokenizers
-from baatcheet.entrypoints.contexts import build_context
+from baatcheet.entrypoints.contexts import build_compactor, build_context
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
@@ -198,12 +198,14 @@ async def new_manager(database: Database, valkey: ValkeyServer) -> AsyncIterator
         ) -> ContextManager:
             own = Cache(valkey.settings(timeout))
             stack.push_async_callback(own.close)
+            settings = ContextSettings(max_tokens=max_tokens, max_messages=max_messages)
             made = build_context(
-                ContextSettings(max_tokens=max_tokens, max_messages=max_messages),
+                settings,
                 db=database,
                 cache=own,
                 catalogue=catalogue,
                 tokenizers=Tokenizers(),
+                compactions=ImmediateCompactions(build_compactor(settings, db=database, catalogue=catalogue)),
             )
             stack.push_async_callback(made.close, 5)
             return made

@@ -293,9 +293,6 @@ async def test_without_any_summary_the_older_messages_are_still_found(
     compactor = new_compactor(Failing())
     with pytest.raises(SummaryFailed):
         await compactor.run(talk.work)
-    compactor.submit(talk.work)
-    async with asyncio.timeout(10):
-        await compactor.wait(talk.id)
     assert (await talk.summaries(), await talk.version()) == ([], 0)
     assert len(await talk.indexed()) == 80 - KEEP
     context = await new_manager().get_context(
@@ -303,24 +300,6 @@ async def test_without_any_summary_the_older_messages_are_still_found(
     )
     assert context.tokens <= MAX_TOKENS
     assert "under the blue amphora" in texts(context.messages)
-
-
-async def test_of_several_requests_for_one_conversation_the_newest_is_done(
-    talk: Talk, new_compactor: NewCompactor
-) -> None:
-    held = Held()
-    compactor = new_compactor(held)
-    await talk.say(*sentences(80))
-    compactor.submit(talk.work)
-    await asyncio.wait_for(held.begun.wait(), 10)
-    for _ in range(5):
-        await talk.say(*sentences(10, "later"))
-        compactor.submit(talk.work)
-    held.go_on.set()
-    async with asyncio.timeout(20):
-        await compactor.wait(talk.id)
-    assert [summary.last for summary in await talk.summaries()] == [59, 109]
-    assert held.asked == 2
 
 
 async def test_few_messages_in_the_window_leave_no_gap_behind_the_summary(
@@ -387,53 +366,6 @@ async def test_a_call_with_more_results_than_a_page_has_sizes_is_worked_off(
     async with asyncio.timeout(30):
         assert await new_compactor().run(talk.work) >= 1
     assert (await talk.summaries())[-1].last == 1_131 - KEEP - 1
-
-
-async def test_on_close_what_runs_and_what_waits_ends_without_an_error(
-    database: Database, reader: UUID, new_compactor: NewCompactor, caplog: pytest.LogCaptureFixture
-) -> None:
-    lost: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: lost.append(told))
-    talks = [await talk_of(database, reader) for _ in range(5)]
-    for one in talks:
-        await one.say(*sentences(60))
-    held = Held()
-    compactor = new_compactor(held)
-    with caplog.at_level(logging.WARNING):
-        for one in talks:
-            compactor.submit(one.work)
-        await asyncio.wait_for(held.begun.wait(), 10)
-        async with asyncio.timeout(10):
-            await compactor.close(0.3)
-            compactor.submit(talks[0].work)
-            for one in talks:
-                await compactor.wait(one.id)
-        gc.collect()
-        await asyncio.sleep(0.01)
-    assert lost == []
-    assert [record for record in caplog.records if record.name == compaction.__name__] == []
-    assert held.asked <= 2, "nothing begins after that"
-
-
-async def test_what_waits_for_its_turn_when_it_is_closed_ends_well_once_it_has_it(
-    database: Database, reader: UUID, new_compactor: NewCompactor
-) -> None:
-    lost: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: lost.append(told))
-    talks = [await talk_of(database, reader) for _ in range(4)]
-    for one in talks:
-        await one.say(*sentences(60))
-    held = Held()
-    compactor = new_compactor(held)
-    for one in talks:
-        compactor.submit(one.work)
-    await asyncio.wait_for(held.begun.wait(), 10)
-    asyncio.get_running_loop().call_later(0.05, held.go_on.set)
-    await asyncio.wait_for(compactor.close(10), 10)
-    gc.collect()
-    await asyncio.sleep(0.01)
-    assert lost == []
-    assert sum([len(await one.summaries()) for one in talks]) == 2, "the others' were dropped"
 
 
 async def test_closing_the_manager_ends_the_indexing_that_a_turn_did_not_wait_for(

@@ -25,7 +25,8 @@ import sys
 from baatcheet.entrypoints import supervisor
 from baatcheet.platform.settings import load
 try:
-    supervisor.Supervisor(load(dotenv=None), api_command=sys.argv[1:]).run()
+    idle = [sys.executable, "-c", "import time; time.sleep(600)"]
+    supervisor.Supervisor(load(dotenv=None), api_command=sys.argv[1:], worker_command=idle).run()
 except supervisor.ServeError as error:
     sys.exit(f"baatcheet: {error}")
 """

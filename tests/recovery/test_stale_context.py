@@ -23,6 +23,9 @@ from tests.running import ApiProcess, api_process, new_user
 from tests.scripted_provider import ScriptedProvider, Step
 from tests.valkey_server import ValkeyServer
 
+# Summaries are made by a worker.
+pytestmark = pytest.mark.usefixtures("worker")
+
 CHAT = "/api/v1/chat"
 CLIENTS = 6
 ROUNDS = 22  # of each client

@@ -78,8 +78,9 @@ class Creation:
         make: Callable[[AsyncSession], Awaitable[Made[Shape]]],
         *,
         as_system: bool = False,
+        status: int = 201,
     ) -> Response:
-        """The answer 201 of `make`, a `shape`, or the one that was given before.
+        """The answer of `make`, a `shape`, with `status` (202 where a job makes the rest), or the one given before.
 
         `make` runs in the tenant's transaction, or with `as_system` in one that sees every row.
         Raises IdempotencyKeyReused and what `make` raises.
@@ -87,7 +88,7 @@ class Creation:
         async with self._db.system() if as_system else self._db.tenant(who.user_id) as session:
             if self._key is None:
                 made = await make(session)
-                return _answer(made.answer, 201, made.location)
+                return _answer(made.answer, status, made.location)
             fingerprint = self._fingerprint(body)
             if not await _claimed(session, who, self._key, fingerprint):
                 row = await _claim_of(session, who, self._key, fingerprint)
@@ -97,9 +98,9 @@ class Creation:
             await session.execute(
                 update(IdempotencyKey)
                 .where(IdempotencyKey.user_id == who.user_id, IdempotencyKey.key == self._key)
-                .values(status=201, location=made.location, body=kept)
+                .values(status=status, location=made.location, body=kept)
             )
-        return _answer(made.answer, 201, made.location)
+        return _answer(made.answer, status, made.location)
 
     def _fingerprint(self, body: BaseModel) -> bytes:
         said = body.model_dump_json(exclude_unset=True)

@@ -1,9 +1,8 @@
 """When old messages leave the window, which of them, and making their summary: in blocks, not one a turn."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from baatcheet.context.embeddings import Vectors
@@ -12,10 +11,6 @@ from baatcheet.context.indexing import Indexer
 from baatcheet.context.planning import KEEP
 from baatcheet.context.store import ContextStore, PathMessage
 from baatcheet.context.summaries.sections import SMALLEST_BUDGET, Line, Summarizer, extend
-from baatcheet.platform.database import DatabaseUnavailable
-from baatcheet.platform.logging import get_logger
-
-log = get_logger(__name__)
 
 # Shares of the budget.
 HIGH_WATER = 0.65  # what recent messages may take before a block of them is summarised …
@@ -28,7 +23,6 @@ SECTION = 0.04
 MOST_BLOCK_MESSAGES = 100
 MOST_BLOCK_TOKENS = 24_000  # of one section's messages
 BACKLOG = 8  # blocks; what lies further back, as after an import, is summarised without asking a model
-AT_ONCE = 2  # conversations that one process works on
 SIZES = 5_000  # messages that are decided on at once
 
 
@@ -96,14 +90,28 @@ class Compaction:
     conversation: UUID
     head: UUID
     max_tokens: int  # what its recent messages, its summary and its excerpts may take together
+    max_messages: int | None = None  # that may travel word for word; None: as the one who does it is set
+
+
+class Compactions(Protocol):
+    """Has compactions done in the background.
+
+    What is to be done follows from what is stored, so a request that is lost is made again by the next turn, and one
+    that is made twice changes nothing.
+    """
+
+    def submit(self, work: Compaction) -> None:
+        """Have it done, at some time, by somebody."""
+
+    async def settle(self, conversation: UUID) -> None:
+        """Until what was submitted for this conversation is out of this process's hands."""
+
+    async def close(self, patience: float) -> None:
+        """Take nothing more; what is not out of this process's hands within `patience` seconds is dropped."""
 
 
 class Compactor:
-    """Indexes and summarises what leaves the window, in the background of this process.
-
-    What is to be done follows from what is stored, so a request that is lost is made again by the next turn, and one
-    that is made twice changes nothing. `submit` is the seam: whatever runs the work needs only the three ids.
-    """
+    """Indexes and summarises what leaves the window."""
 
     def __init__(
         self,
@@ -121,40 +129,6 @@ class Compactor:
         self._quick = quick  # for what lies far back: it asks no model
         self._max_messages = max_messages
         self._vectors = vectors
-        self._at_once = asyncio.Semaphore(AT_ONCE)
-        self._waiting: dict[UUID, Compaction] = {}
-        self._running: dict[UUID, asyncio.Task[None]] = {}
-        self._closed = False
-
-    def submit(self, work: Compaction) -> None:
-        """Do it in the background; of several requests for one conversation the newest counts."""
-        if self._closed:
-            return
-        self._waiting[work.conversation] = work
-        if work.conversation not in self._running:
-            self._begin(work.conversation)
-
-    def _begin(self, conversation: UUID) -> None:
-        task = asyncio.create_task(self._work_off(conversation), name=f"compaction of {conversation}")
-        self._running[conversation] = task
-        task.add_done_callback(lambda _: self._ended(conversation))
-
-    def _ended(self, conversation: UUID) -> None:
-        del self._running[conversation]
-        if conversation in self._waiting:
-            self._begin(conversation)
-
-    async def _work_off(self, conversation: UUID) -> None:
-        async with self._at_once:
-            work = self._waiting.pop(conversation, None)
-            if work is None:  # closed in the meantime
-                return
-            try:
-                await self.run(work)
-            except DatabaseUnavailable:
-                log.warning("context.compacted_later", conversation_id=str(conversation))
-            except Exception as error:  # noqa: BLE001 - the turn is over: nobody else would be told
-                log.error("context.compaction_failed", error=error, conversation_id=str(conversation))
 
     async def run(self, work: Compaction) -> int:
         """Index and summarise until the branch is below the high-water mark. Returns the number of blocks made.
@@ -167,7 +141,7 @@ class Compactor:
         while not ended:
             start = summary.last + 1 if summary else 0
             sizes, ended = await self._sizes(work, start)
-            most = self._surplus(work, sizes, first=summary is None) if ended else self._backlog(sizes)
+            most = self._surplus(work, sizes, first=summary is None) if ended else self._backlog(work, sizes)
             # Being found again comes before being summarised, and is quicker.
             if not most or not await self._indexer.catch_up(
                 work.user, work.conversation, work.head, upto=start + most - 1, patience=None
@@ -200,35 +174,35 @@ class Compactor:
         return [Size(role, tokens) for _depth, tokens, role in found], len(found) < SIZES
 
     def _surplus(self, work: Compaction, sizes: Sequence[Size], *, first: bool) -> int:
-        return surplus(sizes, max_tokens=work.max_tokens, max_messages=self._max_messages, first=first)
+        most = work.max_messages or self._max_messages
+        return surplus(sizes, max_tokens=work.max_tokens, max_messages=most, first=first)
 
-    def _backlog(self, sizes: Sequence[Size]) -> int:
+    def _backlog(self, work: Compaction, sizes: Sequence[Size]) -> int:
         """How many of these, which others follow, are surplus and too far back to ask a model.
 
         What is left of them, enough for the decision on the whole, is decided on with those that follow.
         """
-        at = len(sizes) - self._max_messages - BACKLOG * MOST_BLOCK_MESSAGES
+        at = len(sizes) - (work.max_messages or self._max_messages) - BACKLOG * MOST_BLOCK_MESSAGES
         return _seam(sizes, at) or at
 
-    async def wait(self, conversation: UUID) -> None:
-        """Until nothing of this conversation is waiting or being done."""
-        while (task := self._running.get(conversation)) is not None:
-            await asyncio.wait([task])
+
+class ImmediateCompactions:
+    """Does what was submitted when it is settled, in this process: for measurements and one-off work."""
+
+    def __init__(self, compactor: Compactor) -> None:
+        self._compactor = compactor
+        self._submitted: dict[UUID, Compaction] = {}
+
+    def submit(self, work: Compaction) -> None:
+        self._submitted[work.conversation] = work
+
+    async def settle(self, conversation: UUID) -> None:
+        work = self._submitted.pop(conversation, None)
+        if work is not None:
+            await self._compactor.run(work)
 
     async def close(self, patience: float) -> None:
-        """Let what runs end within `patience` seconds, and drop the rest: the next turn asks for it again.
-
-        The indexing that turns have begun is given up with it.
-        """
-        self._closed = True
-        self._waiting.clear()
-        tasks: list[asyncio.Task[Any]] = list(self._running.values())
-        if tasks:
-            await asyncio.wait(tasks, timeout=patience)
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=1)
-        await self._indexer.close()
+        self._submitted.clear()
 
 
 async def _extended(

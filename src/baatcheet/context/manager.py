@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from baatcheet.context import counting, cutting
-from baatcheet.context.compaction import Compaction, Compactor, Size, surplus
+from baatcheet.context.compaction import Compaction, Compactions, Size, surplus
 from baatcheet.context.history import Bounds, History, StoredHistory, StoredMessage, item_of, read
 from baatcheet.context.planning import KEEP, Item, Plan, Recall, Recalled, Summary, plan
 from baatcheet.context.recents import RecentBranches
@@ -83,13 +83,13 @@ class ContextManager:
         store: ContextStore,
         recents: RecentBranches,
         recaller: Recaller,
-        compactor: Compactor,
+        compactions: Compactions,
         tokenizers: Tokenizers,
     ) -> None:
         self._store = store
         self._recents = recents
         self._recaller = recaller
-        self._compactor = compactor
+        self._compactions = compactions
         self._tokenizers = tokenizers
         self.config = ContextConfig(
             max_tokens=settings.max_tokens, max_messages=settings.max_messages, reserve=settings.reply_reserve
@@ -267,7 +267,9 @@ class ContextManager:
             max_messages=self.config.max_messages,
             first=history.summary is None,
         ):
-            self._compactor.submit(Compaction(user, conversation, history.head, max_tokens))
+            self._compactions.submit(
+                Compaction(user, conversation, history.head, max_tokens, self.config.max_messages)
+            )
 
     def learn(
         self,
@@ -293,11 +295,12 @@ class ContextManager:
         """Until the background work for this conversation is done."""
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._compactor.wait(conversation)
+        await self._compactions.settle(conversation)
 
     async def close(self, patience: float) -> None:
         """Give up background work after `patience` seconds: whatever is lost is made again when it is needed."""
-        await self._compactor.close(patience)
+        await self._compactions.close(patience)
+        await self._recaller.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience)
 

@@ -101,6 +101,10 @@ class Recaller:
         self._indexer = indexer
         self._vectors = vectors
 
+    async def close(self) -> None:
+        """Give up the indexing that turns have begun and not waited for."""
+        await self._indexer.close()
+
     async def find(self, question: Question, before: int, budget: int) -> Recollection:
         """What `question` finds above depth `before`, for excerpts of about `budget` tokens.
 

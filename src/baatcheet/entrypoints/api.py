@@ -3,16 +3,14 @@
 import argparse
 import asyncio
 import gc
-import os
 import socket
-import sys
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,7 +31,10 @@ from baatcheet.conversations import endpoints as conversation_endpoints
 from baatcheet.conversations.service import Conversations
 from baatcheet.entrypoints import health as health_endpoints
 from baatcheet.entrypoints.contexts import build_context
+from baatcheet.entrypoints.refusal import refuse
 from baatcheet.entrypoints.streaming import StreamingRoutes, build_chat, describe
+from baatcheet.jobs import endpoints as job_endpoints
+from baatcheet.jobs.service import Fleet, Jobs
 from baatcheet.kit.ids import new_id
 from baatcheet.platform import failures, logging, openapi
 from baatcheet.platform.asgi import Frame
@@ -59,6 +60,7 @@ ROUTERS = (
     context_endpoints.router,
     token_counts.router,
     turns.router,
+    job_endpoints.router,
     health_endpoints.router,
 )
 
@@ -70,6 +72,7 @@ TAGS = [
     {"name": "conversations", "description": "A conversation is a tree of messages with an active branch."},
     {"name": "messages", "description": "What was said."},
     {"name": "projects", "description": "Folders of conversations."},
+    {"name": "jobs", "description": "Work that is done in the background."},
     {"name": "tokens", "description": "What programs come in with."},
     {"name": "users", "description": "Administrators only."},
     health_endpoints.TAG,
@@ -142,7 +145,7 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     state.settings = settings
     state.database = db = Database(
         settings.database,
-        pool_size=await _pool_size(settings.database, settings.server.processes),
+        pool_size=await _pool_size(settings.database, settings.server.processes + settings.jobs.workers),
         name="baatcheet api",
     )
     settling: Callable[[], float] = state.grace.settling
@@ -159,6 +162,8 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     state.conversations = Conversations(
         db, count=count_aside, max_message_bytes=settings.server.max_message_bytes
     )
+    state.jobs = Jobs(db)
+    state.fleet = Fleet(db, lease=settings.jobs.lease_seconds)
     telemetry: Telemetry = state.telemetry
     if telemetry.tracer is not None:
         stack.push_async_callback(asyncio.to_thread, telemetry.tracer.close)
@@ -361,16 +366,6 @@ def main() -> None:
         _run(arguments.fd, arguments.port)
     except (SettingsError, UnusableDatabaseUrl) as error:
         refuse(error)
-
-
-def refuse(error: SettingsError | UnusableDatabaseUrl) -> NoReturn:
-    """End the process because of its settings, with the status by which `baatcheet serve` knows not to try again.
-
-    At once: what is left of a start that failed would be told with a traceback, and this is a person's to mend.
-    """
-    named = f"DATABASE_URL: {error}" if isinstance(error, UnusableDatabaseUrl) else str(error)
-    print(f"The settings can't be used:\n{named}", file=sys.stderr, flush=True)  # noqa: T201 - for a person
-    os._exit(os.EX_CONFIG)
 
 
 def _run(fd: int | None, port: int | None) -> None:

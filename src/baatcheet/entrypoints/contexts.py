@@ -1,8 +1,9 @@
 """The context's parts put together."""
 
-from baatcheet.context.compaction import Compactor
+from baatcheet.context.compaction import Compactions, Compactor
 from baatcheet.context.embeddings import Vectors
 from baatcheet.context.indexing import Indexer
+from baatcheet.context.jobs import QueuedCompactions
 from baatcheet.context.manager import ContextManager
 from baatcheet.context.recents import RecentBranches
 from baatcheet.context.recollection import Recaller
@@ -19,29 +20,43 @@ from baatcheet.providers.catalogue import Catalogue
 
 
 def build_context(
-    settings: ContextSettings, *, db: Database, cache: Cache, catalogue: Catalogue, tokenizers: Tokenizers
+    settings: ContextSettings,
+    *,
+    db: Database,
+    cache: Cache,
+    catalogue: Catalogue,
+    tokenizers: Tokenizers,
+    compactions: Compactions | None = None,
 ) -> ContextManager:
+    """`compactions`: who makes summaries; jobs unless given."""
     store = ContextStore(db)
-    indexer = Indexer(store)
-    vectors = None
-    if settings.embedding_model is not None:
-        vectors = Vectors(db, settings.embedding_model, catalogue.resolve_embedding)
-    quick = ExtractiveSummarizer()
     return ContextManager(
         settings,
         store=store,
         recents=RecentBranches(most_messages=settings.max_messages, budget=settings.max_tokens, cache=cache),
-        recaller=Recaller(store, indexer, vectors),
-        compactor=Compactor(
-            store,
-            indexer,
-            lambda: _summarizer(settings, catalogue, quick),
-            quick=quick,
-            max_messages=settings.max_messages,
-            vectors=vectors,
-        ),
+        recaller=Recaller(store, Indexer(store), _vectors(settings, db, catalogue)),
+        compactions=compactions or QueuedCompactions(db),
         tokenizers=tokenizers,
     )
+
+
+def build_compactor(settings: ContextSettings, *, db: Database, catalogue: Catalogue) -> Compactor:
+    store = ContextStore(db)
+    quick = ExtractiveSummarizer()
+    return Compactor(
+        store,
+        Indexer(store),
+        lambda: _summarizer(settings, catalogue, quick),
+        quick=quick,
+        max_messages=settings.max_messages,
+        vectors=_vectors(settings, db, catalogue),
+    )
+
+
+def _vectors(settings: ContextSettings, db: Database, catalogue: Catalogue) -> Vectors | None:
+    if settings.embedding_model is None:
+        return None
+    return Vectors(db, settings.embedding_model, catalogue.resolve_embedding)
 
 
 def _summarizer(settings: ContextSettings, catalogue: Catalogue, otherwise: Summarizer) -> Summarizer:

@@ -1,8 +1,8 @@
 """`baatcheet serve`: the parent of everything that one machine runs.
 
 Starts the embedded services where no address is given, brings the schema up to date, opens the port, and runs
-API processes on it; whatever dies is started again, and nothing outlives this process. No request passes
-through it.
+API processes on it, and workers beside them; whatever dies is started again, and nothing outlives this process.
+No request passes through it.
 """
 
 import errno
@@ -29,6 +29,7 @@ from baatcheet.platform.settings import Settings, SettingsError
 from baatcheet.platform.telemetry import forget_process, sharing_environment
 
 API_COMMAND = (sys.executable, "-m", "baatcheet.entrypoints.api")
+WORKER_COMMAND = (sys.executable, "-m", "baatcheet.entrypoints.worker")
 
 _CHECK_SECONDS = 0.5
 _READY_SECONDS = 60.0
@@ -52,6 +53,9 @@ class _StopAsked(BaseException):
 
 @dataclass
 class _Child:
+    name: str
+    command: tuple[str, ...]
+    listens: bool  # whether it is given the socket
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     start_at: float = 0.0
@@ -61,10 +65,19 @@ class _Child:
 class Supervisor:
     """Runs until a signal or a failure that it can't mend; `run` may be called once, from the main thread."""
 
-    def __init__(self, settings: Settings, *, api_command: Sequence[str] = API_COMMAND) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        api_command: Sequence[str] = API_COMMAND,
+        worker_command: Sequence[str] = WORKER_COMMAND,
+    ) -> None:
         self._settings = settings
-        self._api_command = tuple(api_command)
-        self._children = [_Child() for _ in range(settings.server.processes)]
+        apis = [_Child("api", tuple(api_command), listens=True) for _ in range(settings.server.processes)]
+        workers = [
+            _Child("worker", tuple(worker_command), listens=False) for _ in range(settings.jobs.workers)
+        ]
+        self._children = apis + workers
         self._signals = 0
         self._starting = True
         self._ending = threading.Event()
@@ -165,6 +178,7 @@ class Supervisor:
             "BAATCHEET_HOST": server.host,
             "BAATCHEET_PORT": str(listener.getsockname()[1]),
             "BAATCHEET_PROCESSES": str(server.processes),
+            "BAATCHEET_WORKERS": str(self._settings.jobs.workers),
             "BAATCHEET_DATA_DIR": str(self._settings.embedded.data_dir.absolute()),
         }
         return dict(os.environ) | {name: value for name, value in in_force.items() if value is not None}
@@ -175,28 +189,27 @@ class Supervisor:
             if (status := child.process.poll()) is None:
                 return
             if status == os.EX_CONFIG:
-                raise SettingsError("what the API process said of them is above.")
+                raise SettingsError(f"what the {child.name} process said of them is above.")
             quick = now - child.started_at < _QUICK_DEATH_SECONDS
             child.quick_deaths = child.quick_deaths + 1 if quick else 0
             pause = min(0.1 * 2**child.quick_deaths, _LONGEST_PAUSE) if quick else 0.0
             if len(self._children) > 1:
                 forget_process(child.process.pid, self._metrics)
-            _log.error("api.died", pid=child.process.pid, status=status, restart_in=pause)
+            _log.error(f"{child.name}.died", pid=child.process.pid, status=status, restart_in=pause)
             if child.quick_deaths >= _QUICK_DEATHS:
                 raise ServeError(
-                    f"the API process ended {_QUICK_DEATHS} times in a row right after its start (last "
-                    "status "
-                    f"{status}); what it said is above."
+                    f"the {child.name} process ended {_QUICK_DEATHS} times in a row right after its start "
+                    f"(last status {status}); what it said is above."
                 )
             child.process, child.start_at = None, now + pause
         if now < child.start_at:
             return
         descriptor = listener.fileno()
         child.process = spawn(
-            [*self._api_command, "--fd", str(descriptor)],
+            [*child.command, *(["--fd", str(descriptor)] if child.listens else [])],
             death_signal=signal.SIGTERM,
             env=environment,
-            pass_fds=(descriptor,),
+            pass_fds=(descriptor,) if child.listens else (),
         )
         child.started_at = time.monotonic()
 
@@ -208,7 +221,9 @@ class Supervisor:
         deadline = time.monotonic() + self._settings.server.grace_seconds + _GRACE_MARGIN
         while any(process.poll() is None for process in running):
             if time.monotonic() > deadline or self._signals > max(already, 1):
-                _log.warning("api.killed", reason="asked twice" if self._signals > already else "out of time")
+                _log.warning(
+                    "processes.killed", reason="asked twice" if self._signals > already else "out of time"
+                )
                 for process in running:
                     process.kill()
                 for process in running:

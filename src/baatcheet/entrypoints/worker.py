@@ -1,42 +1,152 @@
-"""`baatcheet worker`: background work in a process of its own.
+"""The worker process: what it is made of, and running it (`python -m baatcheet.entrypoints.worker`).
 
-What there is of it today keeps turns truthful: it ends, as interrupted, those whose process has died, and forgets
-what is out of date. It runs in every API process too, so a deployment needs no worker for it; one on another machine
-does it when every API process is gone.
+It runs jobs, relays events, and keeps turns truthful: it ends, as interrupted, those whose process has died. Any
+number of them may run, on any machine; `baatcheet serve` runs one beside its API processes.
 """
 
+import argparse
 import asyncio
+import gc
 import signal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 
 from baatcheet.chat.keeper import Keeper
 from baatcheet.chat.store import TurnStore
+from baatcheet.entrypoints.background import Background, open_background
+from baatcheet.entrypoints.refusal import refuse
+from baatcheet.jobs.worker import Rhythm, Worker
 from baatcheet.kit.ids import new_id
-from baatcheet.platform.database import Database, connect
+from baatcheet.platform import logging
+from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl, connect
 from baatcheet.platform.logging import get_logger
-from baatcheet.platform.settings import Settings
+from baatcheet.platform.pool import pool_share, server_limits
+from baatcheet.platform.settings import JobSettings, Settings, SettingsError, load
+from baatcheet.platform.telemetry import Metrics
 
 log = get_logger(__name__)
 
-POOL_SIZE = 2
+# Jobs of a queue that one worker runs at once.
+CONCURRENCY = {"webhook": 100, "email": 4, "ocr": 2, "audio": 2, "export": 2, "summaries": 2}
+LAST_WORD = 5.0  # seconds in which what was handed back is written down, after the grace period
 
 
-async def run(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT. A database that is away is waited for."""
-    stopping = asyncio.Event()
+class UnknownQueues(SettingsError):
+    """A worker was told to serve queues that there are not."""
+
+
+async def run(settings: Settings, queues: Sequence[str] | None = None) -> None:
+    """Work until SIGTERM or SIGINT; a second one ends the grace period. A database that is away is waited for.
+
+    `queues`: those to serve; None: all. Raises SettingsError.
+    """
+    stopping, at_once = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (at_once if stopping.is_set() else stopping).set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    db = Database(settings.database, pool_size=POOL_SIZE, name="baatcheet worker")
-    url = settings.database.url
-    assert url is not None
-    keeper = Keeper(
-        TurnStore(db, partial(connect, url.get_secret_value())), new_id(), kind="worker", pool_size=POOL_SIZE
-    )
-    await keeper.start()
-    log.info("worker.started")
+        loop.add_signal_handler(number, stop)
+    async with AsyncExitStack() as stack:
+        db = Database(settings.database, pool_size=await _pool_size(settings), name="baatcheet worker")
+        stack.push_async_callback(db.close)
+        connection = partial(connect, _direct_url(settings))
+        metrics = Metrics()
+        background = await open_background(settings, db, stack, metrics)
+        known = {bound.kind.queue for bound in background.kinds}
+        if queues is not None and (wrong := set(queues) - known):
+            raise UnknownQueues(
+                f"--queues: there is no queue {', '.join(sorted(wrong))}. There are: {', '.join(sorted(known))}."
+            )
+        keeper = Keeper(TurnStore(db, connection), new_id(), kind="worker", pool_size=db.pool_size)
+        await keeper.start()
+        stack.push_async_callback(keeper.stop)
+        worker = Worker(
+            db,
+            connection,
+            background.kinds,
+            rooms=rooms(settings.jobs),
+            queues=queues,
+            schedules=background.schedules,
+            rhythm=Rhythm.of(settings.jobs.lease_seconds),
+            listens=hears_notices(settings, db),
+            observe=metrics.job_ended,
+        )
+        await worker.start()
+        gc.collect()
+        gc.freeze()
+        log.info("worker.started", queues=sorted(queues or known))
+        try:
+            await _serve(background, stopping)
+        finally:
+            await _leave(worker, settings.server.grace_seconds, at_once)
+    log.info("worker.stopped")
+
+
+async def _serve(background: Background, stopping: asyncio.Event) -> None:
+    """Relay events until it is time to stop."""
+    relaying = asyncio.create_task(background.relay.run())
     try:
-        await stopping.wait()
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait([waiting, relaying], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if relaying.done():
+            await relaying  # it ends with an error only
     finally:
-        await keeper.stop()
-        await db.close()
+        relaying.cancel()
+        await asyncio.wait([relaying])
+
+
+async def _leave(worker: Worker, grace: float, at_once: asyncio.Event) -> None:
+    ending = asyncio.create_task(worker.stop(grace))
+    impatient = asyncio.create_task(at_once.wait())
+    await asyncio.wait([ending, impatient], return_when=asyncio.FIRST_COMPLETED)
+    impatient.cancel()
+    if not ending.done():
+        worker.hurry()
+    await ending
+
+
+def rooms(settings: JobSettings) -> dict[str, int]:
+    """How many jobs of each queue a worker runs at once."""
+    return CONCURRENCY | settings.concurrency
+
+
+def hears_notices(settings: Settings, db: Database) -> bool:
+    """Whether a LISTEN reaches the server itself: a transaction pooler would lend its session to others."""
+    return settings.database.direct_url is not None or not db.pooled_by_transaction
+
+
+def _direct_url(settings: Settings) -> str:
+    url = settings.database.direct_url or settings.database.url
+    assert url is not None
+    return url.get_secret_value()
+
+
+async def _pool_size(settings: Settings) -> int:
+    """Raises SettingsError. A database that is down doesn't keep us from starting."""
+    try:
+        limits = await server_limits(settings.database)
+    except DatabaseUnavailable as error:
+        log.warning("database.unavailable_at_start", error=error)
+        limits = None
+    return pool_share(settings.database, limits, settings.server.processes + max(1, settings.jobs.workers))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One worker. `baatcheet serve` runs these.")
+    parser.add_argument("--queues", help="comma-separated; all of them where it is left out")
+    arguments = parser.parse_args()
+    try:
+        settings = load()
+        logging.configure(settings.telemetry)
+        logging.register_secrets(settings)
+        asyncio.run(run(settings, arguments.queues.split(",") if arguments.queues else None))
+    except (SettingsError, UnusableDatabaseUrl) as error:
+        refuse(error)
+
+
+if __name__ == "__main__":
+    main()

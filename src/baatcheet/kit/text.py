@@ -7,7 +7,7 @@ from typing import Any
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Urdu, Hindi and emoji are spelt with the joiners, right-to-left names with the marks, flags with the tags.
-_SPELLING = frozenset("\u200c\u200d\u200e\u200f\u061c").union(map(chr, range(0xE0020, 0xE0080)))
+SPELLING = frozenset("\u200c\u200d\u200e\u200f\u061c").union(map(chr, range(0xE0020, 0xE0080)))
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs to Unicode, nothing to the eye
 _UNSEEN = frozenset({"Cc", "Cf", "Mn", "Me", "Zs", "Zl", "Zp"})
 
@@ -41,7 +41,7 @@ def printable(text: str) -> str:
     """`text` for a terminal: what cannot be seen is escaped, whoever wrote it."""
     return "".join(
         one
-        if one.isprintable() or one in _SPELLING or unicodedata.category(one) == "Zs"
+        if one.isprintable() or one in SPELLING or unicodedata.category(one) == "Zs"
         else one.encode("unicode_escape").decode()
         for one in text
     )

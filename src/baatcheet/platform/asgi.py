@@ -12,7 +12,7 @@ import ipaddress
 import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 import msgspec
@@ -100,11 +100,21 @@ class Disconnected(Exception):
 
 
 class Frame:
-    """Stands around `app`."""
+    """Stands around `app`.
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, telemetry: Telemetry) -> None:
+    A body may have `max_body_bytes`; at a path in `body_limits`, as many bytes as that says.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServerSettings,
+        telemetry: Telemetry,
+        body_limits: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.app = app
-        self.limit = settings.max_body_bytes
+        self._limit = settings.max_body_bytes
+        self._limits = dict(body_limits)
         self.telemetry = telemetry
         self.origins = frozenset(origin.rstrip("/").encode() for origin in settings.cors_origins)
         self.any_origin = b"*" in self.origins
@@ -139,6 +149,10 @@ class Frame:
         else:
             await self.app(scope, receive, send)
 
+    def limit(self, path: str) -> int:
+        """Bytes that a body may have at `path`."""
+        return self._limits.get(path, self._limit)
+
     def allows(self, origin: bytes) -> bool:
         return self.any_origin or origin in self.origins
 
@@ -151,6 +165,7 @@ class _Exchange:
         "_expects",
         "_frame",
         "_head",
+        "_limit",
         "_origin",
         "_read",
         "_receive",
@@ -174,6 +189,7 @@ class _Exchange:
         self._secure = False
         self._expects = False
         self._received = 0  # bytes of the body
+        self._limit = frame.limit(scope["path"])
         self._read = False  # whether these are all
         self._refusal: Problem | None = None  # of the body: it takes the place of the application's answer
         self._started = False
@@ -265,7 +281,7 @@ class _Exchange:
             if not length.isdigit():
                 raise BadRequest("Content-Length is not a number.")
             # The server below gives no more of a body than this.
-            if int(length) > frame.limit:
+            if int(length) > self._limit:
                 raise self._refused(self._too_large())
         await frame.app(self._scope, self._receive_framed, self._send_framed)
         if self._refusal is not None and not self._started:
@@ -276,7 +292,7 @@ class _Exchange:
         return problem
 
     def _too_large(self) -> Problem:
-        return TooLarge(f"The body may have {self._frame.limit} bytes at most.")
+        return TooLarge(f"The body may have {self._limit} bytes at most.")
 
     async def _receive_framed(self) -> Message:
         if self._refusal is not None:
@@ -287,7 +303,7 @@ class _Exchange:
         if message["type"] == "http.request":
             self._read = not message.get("more_body", False)
             self._received += len(message.get("body", b""))
-            if self._received > self._frame.limit:
+            if self._received > self._limit:
                 raise self._refused(self._too_large())
         return message
 

@@ -166,7 +166,11 @@ def configure(settings: TelemetrySettings, stream: TextIO | None = None) -> None
         "sqlalchemy",
         "redis",
         "opentelemetry",
+        "python_multipart",
         "urllib3",
+        "boto3",
+        "botocore",
+        "s3transfer",
     ):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(capture=True)

@@ -88,8 +88,17 @@ def _refusal(kind: type[Problem]) -> dict[str, Any]:
 
 def created(what: str, links: Mapping[str, Mapping[str, str]] | None = None) -> Responses:
     """A 201: `links` maps an operation's id to its parameters, as runtime expressions (OpenAPI § 4.8.20)."""
+    return _made(201, what, links)
+
+
+def accepted(what: str, links: Mapping[str, Mapping[str, str]] | None = None) -> Responses:
+    """A 202, where a job makes what was asked for: otherwise as `created`."""
+    return _made(202, what, links)
+
+
+def _made(status: int, what: str, links: Mapping[str, Mapping[str, str]] | None) -> Responses:
     return {
-        201: {
+        status: {
             "description": what,
             "headers": {
                 "location": {"description": "Where it is now.", "schema": {"type": "string"}},

@@ -57,6 +57,38 @@ def _network(value: str) -> None:
         raise ValueError("is neither an IP address nor a network") from None
 
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def durations(value: str) -> tuple[float, ...]:
+    """The seconds in a list like `30s, 5m, 2h`; a bare number is seconds. Raises ValueError."""
+    found = [_DURATION.fullmatch(part.strip()) for part in value.split(",") if part.strip()]
+    seconds = tuple(float(one[1]) * _SECONDS[one[2]] for one in found if one is not None)
+    if len(seconds) != len(found):
+        raise ValueError("is not a list of durations like 30s, 5m, 2h")
+    return seconds
+
+
+def _durations(value: str) -> str:
+    seconds = durations(value)
+    if len(seconds) > 50 or not all(0 < one <= 30 * 86_400 for one in seconds):
+        raise ValueError("holds more than 50 durations, or one that is not between 0 and 30 days")
+    return value
+
+
+_HOST = r"([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.)*[a-z_]([a-z0-9_-]*[a-z0-9_])?"
+
+
+def _destination(value: str) -> None:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        # The last label must not be a number: a resolver would take that for an address.
+        if not re.fullmatch(_HOST, value.lower()):
+            raise ValueError("is neither an IP address, a network nor a host's name") from None
+
+
 def _address(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -131,4 +163,6 @@ OllamaAddress = Annotated[str, AfterValidator(_ollama_address)]
 Headers = Annotated[dict[str, str], AfterValidator(_headers)]
 Origins = Annotated[Names, _each(_origin)]
 Networks = Annotated[Names, _each(_network)]
+Destinations = Annotated[Names, _each(_destination)]
+Durations = Annotated[str, AfterValidator(_durations)]
 Json = BeforeValidator(_from_json)

@@ -28,6 +28,8 @@ from baatcheet.platform.setting_types import (
     Address,
     CacheAddress,
     DatabaseAddress,
+    Destinations,
+    Durations,
     Headers,
     Json,
     Key,
@@ -297,6 +299,114 @@ class TelemetrySettings(Group):
     )
 
 
+class StorageSettings(Group):
+    """Where uploaded and made files are kept: a folder, or a bucket of S3 or of what speaks like it."""
+
+    files_dir: Annotated[Path | None, Env("BAATCHEET_FILES_DIR", "/var/lib/baatcheet/files")] = Field(
+        None,
+        description="Folder of the files; with a bucket, of those under way to and from it. Unset: `files` in "
+        "BAATCHEET_DATA_DIR.",
+    )
+    s3_bucket: Annotated[str | None, Env("BAATCHEET_S3_BUCKET", "baatcheet-files")] = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{1,254}$",
+        description="Bucket of the files (needs the extra `s3`; AWS's usual variables hold the credentials); unset: "
+        "they are in the folder.",
+    )
+    s3_endpoint: Annotated[Address | None, Env("BAATCHEET_S3_ENDPOINT", "http://minio:9000")] = Field(
+        None, description="Another server than AWS's that speaks S3."
+    )
+    s3_region: Annotated[str | None, Env("BAATCHEET_S3_REGION", "eu-central-1")] = Field(
+        None,
+        pattern=r"^[a-z0-9-]{1,64}$",
+        description="The bucket's region; unset: as AWS's configuration says.",
+    )
+    s3_prefix: Annotated[str, Env("BAATCHEET_S3_PREFIX", "production/")] = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._/-]{0,200}$",
+        description="What every name in the bucket begins with, so that it can be shared.",
+    )
+
+
+class WebhookSettings(Group):
+    """Telling other servers what has happened."""
+
+    allowed_networks: Annotated[
+        Destinations, Env("BAATCHEET_WEBHOOK_ALLOWED_NETWORKS", "10.1.0.0/16,127.0.0.1,hooks.internal")
+    ] = Field(
+        (),
+        description="What webhooks may call besides the public internet, http:// and any port included: addresses, "
+        "networks, host names, comma-separated. Unset: no address of a private network, nor this machine's.",
+    )
+    retries: Annotated[Durations, Env("BAATCHEET_WEBHOOK_RETRIES", "1m,10m,1h")] = Field(
+        "5m,30m,2h,5h,10h,10h",
+        description="Pauses before the further attempts of a delivery, after the first three (at 0, 2 and 6 s).",
+    )
+    timeout: Annotated[Seconds, Env("BAATCHEET_WEBHOOK_TIMEOUT", "10")] = Field(
+        10.0,
+        le=120,
+        description="Seconds that one attempt may take, from connecting to the end of the answer.",
+    )
+    disable_after_days: Annotated[float, Env("BAATCHEET_WEBHOOK_DISABLE_AFTER_DAYS", "5")] = Field(
+        5.0, gt=0, le=3650, description="Days of nothing but failure after which a webhook is disabled."
+    )
+    secret_overlap_hours: Annotated[float, Env("BAATCHEET_WEBHOOK_SECRET_OVERLAP_HOURS", "24")] = Field(
+        24.0, ge=0, le=8760, description="Hours that a webhook's old secret still signs after its rotation."
+    )
+    keep_days: Annotated[float, Env("BAATCHEET_WEBHOOK_KEEP_DAYS", "30")] = Field(
+        30.0, gt=0, le=3650, description="Days that deliveries are kept, to be looked at and replayed."
+    )
+    max_endpoints: Annotated[int, Env("BAATCHEET_WEBHOOK_MAX_ENDPOINTS", "50")] = Field(
+        50, ge=0, le=10_000, description="Webhooks that one user may have."
+    )
+
+
+class JobSettings(Group):
+    """Background work: who does it, and how much at once."""
+
+    workers: Annotated[int, Env("BAATCHEET_WORKERS", "2")] = Field(
+        1, ge=0, le=64, description="Worker processes that `baatcheet serve` runs; 0: they run elsewhere."
+    )
+    concurrency: Annotated[
+        dict[str, Annotated[int, Field(gt=0, le=10_000)]],
+        Json,
+        Env("BAATCHEET_JOB_CONCURRENCY", '{"ocr": 4, "export": 1}'),
+    ] = Field(
+        {},
+        description="How many jobs of a queue one worker runs at once, as a JSON object; for what it does not name: "
+        "webhook 100, email 4, ocr, audio, export and summaries 2, the others 1.",
+    )
+    lease_seconds: Annotated[float, Env("BAATCHEET_JOB_LEASE_SECONDS", "25")] = Field(
+        25.0,
+        ge=0.5,
+        le=3600,
+        description="A worker that was not heard of for this long is dead, and its jobs are given to others.",
+    )
+    kept_days: Annotated[float, Env("BAATCHEET_JOBS_KEPT_DAYS", "30")] = Field(
+        30.0, gt=0, le=3650, description="Days that ended jobs are kept; dead ones three times as long."
+    )
+
+
+class ExportSettings(Group):
+    """Files that people take away, and those that they bring."""
+
+    kept_days: Annotated[float, Env("BAATCHEET_EXPORTS_KEPT_DAYS", "7")] = Field(
+        7.0, gt=0, le=365, description="Days that the file of an export is kept."
+    )
+    link_minutes: Annotated[float, Env("BAATCHEET_EXPORT_LINK_MINUTES", "60")] = Field(
+        60.0,
+        gt=0,
+        le=525_600,
+        description="Minutes that a link opens an export to whoever holds it; never longer than the file is kept.",
+    )
+    max_import_bytes: Annotated[int, Env("BAATCHEET_MAX_IMPORT_BYTES", "1073741824")] = Field(
+        512 * 1024 * 1024,
+        ge=1024,
+        description="Largest file that conversations are imported from; unpacked, an archive may have four times as "
+        "much.",
+    )
+
+
 class Settings(Group):
     """All groups. Only entry points hold this."""
 
@@ -308,6 +418,10 @@ class Settings(Group):
     providers: ProviderSettings = ProviderSettings()
     context: ContextSettings = ContextSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    jobs: JobSettings = JobSettings()
+    storage: StorageSettings = StorageSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    exports: ExportSettings = ExportSettings()
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ SAMPLES: Final = 600  # of the lag: the last minute's
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LATENCY: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _FIRST_TOKEN: Final = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
+_JOB = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
 
 # Headers that an adapter adds to what it sends a provider; empty unless traces are on.
 trace_headers: ContextVar[Mapping[str, str]] = ContextVar("trace_headers", default=MappingProxyType({}))
@@ -103,6 +104,29 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemin",
         )
+        self._relayed = Counter("baatcheet_events_relayed", "Events relayed.", registry=registry)
+        self._relay_lag = Gauge(
+            "baatcheet_event_relay_lag_seconds",
+            "Age of the oldest event that waited to be relayed when a relay last looked.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._followers = Gauge(
+            "baatcheet_event_followers",
+            "Open streams of events.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._jobs = Counter(
+            "baatcheet_jobs", "Runs of jobs that ended.", ["kind", "outcome"], registry=registry
+        )
+        self._job_seconds = Histogram(
+            "baatcheet_job_seconds",
+            "Seconds that a run of a job took.",
+            ["kind"],
+            buckets=_JOB,
+            registry=registry,
+        )
         Gauge(
             "baatcheet_build_info",
             "This version.",
@@ -148,6 +172,19 @@ class Metrics:
 
     def first_token(self, provider: str, seconds: float) -> None:
         self._first_token.labels(provider).observe(seconds)
+
+    def events_relayed(self, count: int) -> None:
+        self._relayed.inc(count)
+
+    def relay_lag(self, seconds: float) -> None:
+        self._relay_lag.set(seconds)
+
+    def event_followers(self, count: int) -> None:
+        self._followers.set(count)
+
+    def job_ended(self, kind: str, outcome: str, seconds: float) -> None:
+        self._jobs.labels(kind, outcome).inc()
+        self._job_seconds.labels(kind).observe(seconds)
 
     def pool(self, use: PoolUse) -> None:
         for state, value in zip(use._fields, use, strict=True):

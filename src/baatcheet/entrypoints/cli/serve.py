@@ -23,6 +23,13 @@ def serve(
         int | None,
         typer.Option(help="API processes that share the port (BAATCHEET_PROCESSES).", min=1, max=256),
     ] = None,
+    worker: Annotated[
+        bool,
+        typer.Option(
+            "--worker/--no-worker",
+            help="Run background jobs too; if not, `baatcheet worker` does it elsewhere (BAATCHEET_WORKERS).",
+        ),
+    ] = True,
 ) -> None:
     """Run the server; where DATABASE_URL or REDIS_URL is not set, with a database and a cache of its own."""
     settings = load()
@@ -31,7 +38,8 @@ def serve(
         update={name: value for name, value in given.items() if value is not None}
     )
     embedded = settings.embedded if data is None else settings.embedded.model_copy(update={"data_dir": data})
-    settings = settings.model_copy(update={"server": server, "embedded": embedded})
+    jobs = settings.jobs if worker else settings.jobs.model_copy(update={"workers": 0})
+    settings = settings.model_copy(update={"server": server, "embedded": embedded, "jobs": jobs})
     logging.configure(settings.telemetry)
     logging.register_secrets(settings)
     Supervisor(settings).run()

@@ -2,7 +2,9 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Annotated
 
+import typer
 from pydantic import SecretStr
 
 from baatcheet.entrypoints import worker as process
@@ -12,15 +14,24 @@ from baatcheet.platform.database import DatabaseUnavailable
 from baatcheet.platform.settings import load
 
 
-def worker() -> None:
-    """Run background work until SIGTERM. Today: end the turns of dead processes, forget what is out of date.
+def worker(
+    queues: Annotated[
+        str | None,
+        typer.Option(
+            help="Queues to serve, comma-separated (`ocr,audio`); all of them where it is left out."
+        ),
+    ] = None,
+) -> None:
+    """Run background jobs until SIGTERM, on any machine that reaches the database.
 
-    Every API process does the same, so one machine needs no worker.
+    `baatcheet serve` runs one beside its API processes, unless it is told not to (--no-worker).
     """
     settings = load()
     logging.configure(settings.telemetry)
+    logging.register_secrets(settings)
+    served = [name.strip() for name in queues.split(",") if name.strip()] if queues is not None else None
     with database_url(settings) as url:
         with suppress(DatabaseUnavailable):  # it is waited for
             ensure_schema(settings, url)
         database = settings.database.model_copy(update={"url": SecretStr(url)})
-        asyncio.run(process.run(settings.model_copy(update={"database": database})))
+        asyncio.run(process.run(settings.model_copy(update={"database": database}), served))

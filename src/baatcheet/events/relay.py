@@ -1,0 +1,252 @@
+"""The relay: what was written to the outbox becomes numbered events, and everyone who lives by events is told.
+
+One transaction takes a batch out of the outbox, numbers it, hands it to the subscribers and says so: whatever a
+subscriber writes is there if and only if the event is, and a process that is killed anywhere leaves either all of
+it or nothing. Rows are deleted, and no mark of how far one has come is kept: a row's `place` is given out before its
+transaction commits, so a later place may be seen earlier.
+
+Why a reader that has seen number n never misses a smaller one: numbers are given out under an advisory lock that
+PostgreSQL releases after the commit has become visible. Whoever takes it next numbers on from there, so the order of
+the numbers is the order of the commits. Nobody else writes to `events`.
+
+Within a conversation, events have the order of their recording as far as their transactions committed in it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from baatcheet.events.model import Event
+from baatcheet.platform.database import Database, DatabaseUnavailable, is_unavailable
+from baatcheet.platform.logging import get_logger
+from baatcheet.platform.telemetry import Metrics
+
+log = get_logger(__name__)
+
+Subscriber = Callable[[AsyncSession, Sequence[Event]], Awaitable[None]]
+"""Writes what follows from a batch of events, and waits for nothing but the database."""
+
+CHANNEL = "baatcheet_events"  # what is told there is the number of the newest event
+BATCH = 500
+BUSY_PAUSE = 0.05  # seconds between two batches while there are events
+IDLE_PAUSE = 0.5
+AWAY_PAUSE = 1.0  # after a failure
+HAND_SECONDS = 10.0  # that a subscriber may take for a batch
+LIMIT = 60.0  # seconds for a batch and all its subscribers
+STRIKES = 6  # times that a subscriber may take its transaction down, over ever fewer events, before one is put aside
+LONGEST_ERROR = 2_000  # characters
+
+_LOCK = 0x6261_6576  # an advisory lock of our own: "baev"
+
+# A process that stops answering with the lock in its hands is cut off sooner than others.
+_BEGIN = text(
+    "SELECT pg_try_advisory_xact_lock(CAST(:lock AS bigint)) AS mine, o.age, "
+    "set_config('idle_in_transaction_session_timeout', '15000', true) "
+    "FROM (SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS age "
+    "FROM outbox ORDER BY place LIMIT 1) o"
+)
+_TAKE = text("""
+WITH taken AS MATERIALIZED (
+    DELETE FROM outbox WHERE place = ANY(ARRAY(SELECT place FROM outbox ORDER BY place LIMIT :most)) RETURNING *
+), told AS (
+    INSERT INTO events (id, user_id, type, conversation_id, data, created_at)
+    SELECT t.id, t.user_id, t.type, t.conversation_id, t.data, t.created_at FROM taken t
+    WHERE t.user_id IS NULL OR EXISTS (SELECT FROM users u WHERE u.id = t.user_id)
+    ORDER BY t.place
+    ON CONFLICT (id) DO NOTHING
+    RETURNING seq, id, user_id, type, conversation_id, data::text AS data, created_at
+)
+SELECT n.taken, told.* FROM (SELECT count(*) AS taken FROM taken) n LEFT JOIN told ON true ORDER BY told.seq
+""")
+# Whatever is wrong with what a subscriber wrote is wrong now, inside its savepoint, and not at the commit.
+_CHECK = text("SET CONSTRAINTS ALL IMMEDIATE")
+_NOTIFY = text("SELECT pg_notify(:channel, :seq)")
+_POISON = text(
+    "UPDATE events SET poisoned = coalesce(poisoned, '{}') "
+    "|| jsonb_build_object(CAST(:name AS text), CAST(:why AS text)) WHERE seq = :seq"
+)
+_POISONED = text(
+    "SELECT seq, id, user_id, type, conversation_id, data::text AS data, created_at, poisoned::text AS poisoned "
+    "FROM events WHERE poisoned IS NOT NULL AND seq > :after ORDER BY seq LIMIT 1 FOR UPDATE"
+)
+_HEAL = text("UPDATE events SET poisoned = nullif(poisoned - CAST(:name AS text), '{}') WHERE seq = :seq")
+
+
+class Relay:
+    """Relays, while no other process does. Any number of processes may run one.
+
+    `subscribers` by name: an event that one of them can't take is put aside for that one alone, marked in
+    `events.poisoned` under its name, and logged; the others and the stream get it. `retry_poisoned` hands such
+    events over again.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        subscribers: Mapping[str, Subscriber] | None = None,
+        *,
+        metrics: Metrics | None = None,
+        batch: int = BATCH,
+        hand_seconds: float = HAND_SECONDS,
+    ) -> None:
+        self._db = db
+        self._subscribers = dict(subscribers or {})
+        self._metrics = metrics
+        self._batch = batch
+        self._hand_seconds = hand_seconds
+        self._handing: str | None = None  # the subscriber that is at work
+        self._doubted = False  # whether the batch failed just now, and is to be taken apart if it does again
+        self._strikes = 0
+        self._struck: str | None = None  # the subscriber of the last strike
+
+    async def run(self) -> None:
+        """Relay until cancelled. A database that is away is waited for."""
+        pause, away = BUSY_PAUSE, False
+        while True:
+            try:
+                taken = await self.relay()
+            except DatabaseUnavailable:
+                if not away:
+                    log.warning("relay.waits_for_database")
+                taken, away, pause = 0, True, AWAY_PAUSE
+            except Exception as error:  # noqa: BLE001 - the stream must go on
+                log.error("relay.failed", error=error)
+                taken, pause = 0, BUSY_PAUSE
+            else:
+                away = False
+                pause = BUSY_PAUSE if taken else min(IDLE_PAUSE, pause * 2)
+            await asyncio.sleep(0 if taken >= self._batch else pause)
+
+    async def relay(self) -> int:
+        """Relay one batch: how many rows of the outbox are done with. 0: there is nothing, or another process does it.
+
+        Raises DatabaseUnavailable, and what a subscriber raised; all of the batch is in the outbox then.
+        """
+        self._handing = None
+        try:
+            async with self._db.system(limit=LIMIT) as session:
+                begun = (await session.execute(_BEGIN, {"lock": _LOCK})).one_or_none()
+                if begun is None or not begun.mine:
+                    self._measure(begun.age if begun is not None else 0.0)
+                    return 0
+                rows = (await session.execute(_TAKE, {"most": self._most()})).all()
+                events = [_event(row) for row in rows if row.seq is not None]
+                if events:
+                    await self._tell(session, events)
+        except Exception as error:
+            self._note(error)
+            raise
+        self._doubted, self._strikes, self._struck = False, 0, None
+        if self._metrics is not None:
+            self._metrics.events_relayed(len(events))
+        self._measure(begun.age)
+        return int(rows[0].taken)
+
+    async def retry_poisoned(self) -> int:
+        """Hand over again what was put aside for the subscribers here; how many of them took it.
+
+        Raises DatabaseUnavailable.
+        """
+        after, healed = 0, 0
+        while True:
+            async with self._db.system(limit=LIMIT) as session:
+                row = (await session.execute(_POISONED, {"after": after})).one_or_none()
+                if row is None:
+                    return healed
+                after, event = row.seq, _event(row)
+                for name in msgspec.json.decode(row.poisoned, type=dict[str, str]):
+                    if name not in self._subscribers:
+                        continue
+                    try:
+                        await self._hand(session, name, [event])
+                    except Exception as error:  # it stays aside, with the new reason
+                        if is_unavailable(error):
+                            raise
+                        await self._put_aside(session, name, event, error)
+                    else:
+                        await session.execute(_HEAL, {"name": name, "seq": event.seq})
+                        healed += 1
+
+    async def _tell(self, session: AsyncSession, events: Sequence[Event]) -> None:
+        for name in self._subscribers:
+            self._handing = name
+            if name == self._struck and self._strikes >= STRIKES:
+                for event in events:
+                    await self._put_aside(session, name, event, _TOOK_ALL_DOWN)
+            else:
+                await self._hand_over(session, name, events)
+        self._handing = None
+        await session.execute(_NOTIFY, {"channel": CHANNEL, "seq": str(events[-1].seq)})
+
+    async def _hand_over(self, session: AsyncSession, name: str, events: Sequence[Event]) -> None:
+        """Hand `events` to a subscriber. What it can't take twice is taken apart until the bad ones are found."""
+        try:
+            await self._hand(session, name, events)
+        except Exception as error:
+            if not self._doubted or _of_the_moment(error):
+                raise
+            failed = error
+        else:
+            return
+        if len(events) == 1:
+            await self._put_aside(session, name, events[0], failed)
+            return
+        middle = len(events) // 2
+        await self._hand_over(session, name, events[:middle])
+        await self._hand_over(session, name, events[middle:])
+
+    async def _hand(self, session: AsyncSession, name: str, events: Sequence[Event]) -> None:
+        async with asyncio.timeout(self._hand_seconds), session.begin_nested():
+            await self._subscribers[name](session, events)
+            await session.flush()
+            await session.execute(_CHECK)
+
+    async def _put_aside(self, session: AsyncSession, name: str, event: Event, error: Exception) -> None:
+        why = f"{type(error).__name__}: {error}".replace("\0", "")[:LONGEST_ERROR]
+        await session.execute(_POISON, {"name": name, "why": why, "seq": event.seq})
+        log.error("relay.poisoned", error=error, subscriber=name, seq=event.seq, event_id=str(event.id))
+
+    def _most(self) -> int:
+        """Rows to take. After a subscriber has taken a transaction down, fewer each time."""
+        return max(1, self._batch >> 2 * self._strikes)
+
+    def _note(self, error: Exception) -> None:
+        """Learn from a transaction that failed."""
+        if self._handing is None:
+            return
+        log.warning("relay.subscriber_failed", subscriber=self._handing, cause=type(error).__name__)
+        if self._doubted or _of_the_moment(error):
+            self._strikes += 1
+            self._struck = self._handing
+        self._doubted = True
+
+    def _measure(self, age: float) -> None:
+        if self._metrics is not None:
+            self._metrics.relay_lag(max(0.0, age))
+
+
+_TOOK_ALL_DOWN = RuntimeError("its transaction ended without it, again and again")
+
+
+def _of_the_moment(error: Exception) -> bool:
+    """Whether `error` says that the transaction is lost, rather than that the events are bad."""
+    if is_unavailable(error):  # a subscriber that ran out of its time, too
+        return True
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return isinstance(state, str) and state.startswith("40")  # a deadlock
+
+
+def _event(row: Any) -> Event:
+    return Event(
+        row.seq,
+        row.id,
+        row.user_id,
+        row.type,
+        row.conversation_id,
+        msgspec.json.decode(row.data),
+        row.created_at,
+    )
