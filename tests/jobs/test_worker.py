@@ -39,12 +39,17 @@ async def test_a_job_runs_once_and_its_result_is_kept(bench: Bench) -> None:
 
 async def test_a_job_is_enqueued_with_the_transaction_or_not_at_all(bench: Bench) -> None:
     kind = bench.kind(nothing)
-    with pytest.raises(Stop):
+    made: list[UUID] = []
+
+    async def break_off() -> None:
         async with bench.db.system() as session:
-            queued = await enqueue(session, kind, Work(), owner=None)
+            made.append((await enqueue(session, kind, Work(), owner=None)).id)
             raise Stop
+
+    with pytest.raises(Stop):
+        await break_off()
     async with bench.db.system() as session:
-        assert await session.scalar(text("SELECT count(*) FROM jobs WHERE id = :id"), {"id": queued.id}) == 0
+        assert await session.scalar(text("SELECT count(*) FROM jobs WHERE id = :id"), {"id": made[0]}) == 0
 
 
 async def test_its_effect_and_its_end_are_one_transaction(bench: Bench) -> None:
@@ -271,6 +276,31 @@ async def test_a_worker_that_stops_hands_its_jobs_back_uncounted(bench: Bench) -
     await worker.stop()
     row = await bench.row(id_)
     assert (row.status, row.attempts, row.worker_id, row.failures) == ("queued", 0, None, [])
+
+
+async def test_what_is_handed_back_is_not_taken_again_by_the_one_who_stops(bench: Bench) -> None:
+    began = asyncio.Event()
+
+    async def hang(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        began.set()
+        await asyncio.Event().wait()
+
+    kind = bench.kind(hang)
+    for _ in range(10):
+        began.clear()
+        worker = await bench.worker(kind)
+        id_ = await bench.enqueue(kind)
+        await began.wait()
+        async with asyncio.TaskGroup() as group:  # a claim is under way all the time
+            group.create_task(worker.stop())
+            for _ in range(5):
+                worker._wake(bench.name)
+                await asyncio.sleep(0.002)
+        row = await bench.row(id_)
+        assert (row.status, row.attempts, row.worker_id) == ("queued", 0, None)
+        async with bench.db.system() as session:
+            await session.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": id_})
 
 
 async def test_a_worker_that_stops_lets_short_jobs_end(bench: Bench) -> None:

@@ -190,7 +190,7 @@ class Runner:
             return "succeeded"
         claimed = run.claimed
         if run.why == "stopping":
-            await self._surely(lambda: self._store.release(claimed.run), patience=STOP_PATIENCE)
+            await self.hand_back(claimed)
             return "handed back"
 
         async def write() -> bool:
@@ -204,6 +204,10 @@ class Runner:
             return "cancelled"
         log.warning("job.lease_lost", job_id=str(claimed.id), kind=claimed.kind, attempt=claimed.attempt)
         return "lost"
+
+    async def hand_back(self, claimed: Claimed) -> None:
+        """Queue a job as if it had not been taken; left to the lease when the database is not there in time."""
+        await self._surely(lambda: self._store.release(claimed.run), patience=STOP_PATIENCE)
 
     async def fail(
         self,

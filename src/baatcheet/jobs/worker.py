@@ -28,6 +28,7 @@ log = get_logger(__name__)
 
 GATHER = 0.01  # seconds that a busy queue waits for more room, to take several jobs at once
 MOST_CLAIMED = 100  # jobs at once
+CLAIM_PATIENCE = 2.0  # seconds
 LEAVE_PATIENCE = 1.0  # seconds: a lease that is not given up lapses by itself
 LONGEST_PAUSE = 10.0  # seconds between two tries to listen again
 
@@ -90,6 +91,7 @@ class Worker:
         self._queues = _queues(kinds, rooms, queues)
         self._schedules = Schedules(db, schedules)
         self._tasks: list[asyncio.Task[None]] = []
+        self._serving: list[asyncio.Task[None]] = []
         self._stopping = False
         self._beat_at = 0.0
         self._suspects: set[UUID] = set()
@@ -115,17 +117,19 @@ class Worker:
         self._tasks = [asyncio.create_task(self._every(pause, work)) for work, pause in rounds]
         if self._listens:
             self._tasks.append(asyncio.create_task(self._listen()))
-        self._tasks += [asyncio.create_task(self._serve(queue)) for queue in self._queues.values()]
+        self._serving = [asyncio.create_task(self._serve(queue)) for queue in self._queues.values()]
 
     async def stop(self, grace: float = 0.0) -> None:
         """Take nothing more, give what runs `grace` seconds, and hand back the rest as if it had not been taken."""
         self._stopping = True
         for queue in self._queues.values():
             queue.wake.set()
+        if self._serving:  # a claim that is under way must not take what is handed back
+            await asyncio.wait(self._serving, timeout=CLAIM_PATIENCE)
         await self._runner.stop(grace)
-        for task in self._tasks:
+        for task in self._tasks + self._serving:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._serving, return_exceptions=True)
         try:
             async with asyncio.timeout(LEAVE_PATIENCE):
                 await self._store.leave()
@@ -164,6 +168,11 @@ class Worker:
             return 0
         except Exception as error:  # noqa: BLE001 - one bad claim must not end the queue
             log.error("worker.claim_failed", error=error, queue=queue.name)
+            return 0
+
+        if self._stopping:
+            for one in claimed:
+                await self._runner.hand_back(one)
             return 0
 
         def ended() -> None:
