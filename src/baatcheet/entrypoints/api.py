@@ -34,6 +34,7 @@ from baatcheet.entrypoints.contexts import build_context
 from baatcheet.entrypoints.refusal import refuse
 from baatcheet.entrypoints.streaming import StreamingRoutes, build_chat, describe
 from baatcheet.jobs import endpoints as job_endpoints
+from baatcheet.jobs.depth import keep_measured
 from baatcheet.jobs.service import Fleet, Jobs
 from baatcheet.kit.ids import new_id
 from baatcheet.platform import failures, logging, openapi
@@ -205,6 +206,7 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     stack.push_async_callback(lambda: chat.stop(state.grace.left(), settling))
     _in_background(stack, authenticator.run(), "token_uses")
     _in_background(stack, idempotency.keep_tidy(db), "idempotency_keys")
+    _in_background(stack, keep_measured(db, telemetry.metrics.jobs), "job_depth")
     default = settings.providers.default_model
     if default not in {None, AUTO}:
         _in_background(stack, _look_for_default(catalogue, default), "default_model")
