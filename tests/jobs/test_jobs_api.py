@@ -150,7 +150,9 @@ async def test_a_running_job_is_cancelled_wherever_it_waits(
     assert (row.status, row.error, ended) == ("cancelled", "Cancelled.", ["cancelled"])
 
 
-async def test_a_job_that_was_cancelled_does_not_write_its_effect(bench: Bench, alice: Caller) -> None:
+async def test_a_job_that_was_cancelled_does_not_write_its_effect(
+    bench: Bench, alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reached, go = asyncio.Event(), asyncio.Event()
     written: list[UUID] = []
 
@@ -165,7 +167,7 @@ async def test_a_job_that_was_cancelled_does_not_write_its_effect(bench: Bench, 
     worker = await bench.worker(kind)
     id_ = await bench.enqueue(kind, owner=alice.user_id)
     await reached.wait()
-    worker._runner.cancel = lambda _id: None  # type: ignore[method-assign] - as if the notice were lost
+    monkeypatch.setattr(worker._runner, "cancel", lambda _id: None)  # as if the notice were lost
     await alice.post(f"/api/v1/jobs/{id_}/cancel")
     go.set()
     row = await bench.until(id_)

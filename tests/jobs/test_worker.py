@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ from sqlalchemy import text
 
 from baatcheet.jobs.declaration import DeadJob, GiveUp, Job, TryAgain
 from baatcheet.jobs.enqueueing import Order, enqueue, enqueue_many
+from baatcheet.jobs.models import JobRow
 from baatcheet.jobs.worker import WORKER_DIED, Worker
 from tests.conftest import Caller
 from tests.jobs.conftest import QUICK, Bench, Work, nothing
@@ -347,6 +349,10 @@ async def test_a_job_whose_worker_dies_is_taken_by_another_and_the_attempt_count
     assert [one["error"] for one in row.failures] == [WORKER_DIED]
 
 
+def _runs(attempt: int, row: JobRow) -> bool:
+    return row.status == "running" and row.attempts == attempt
+
+
 async def test_a_job_that_kills_every_worker_ends_among_the_dead(bench: Bench) -> None:
     async def hang(job: Job[Work], parts: object) -> None:
         """Nothing."""
@@ -356,7 +362,7 @@ async def test_a_job_that_kills_every_worker_ends_among_the_dead(bench: Bench) -
     id_ = await bench.enqueue(kind)
     for attempt in (1, 2):
         killed = await bench.worker(kind)
-        await bench.until(id_, lambda row, n=attempt: row.status == "running" and row.attempts == n)
+        await bench.until(id_, partial(_runs, attempt))
         await _die(killed)
         watching = await bench.worker(bench.kind(nothing, queue=f"{bench.name}.other"))
         await bench.until(id_, lambda row: row.status in {"waiting", "dead"})

@@ -52,6 +52,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._shared = ValueClass is not MutexValue
+        self._told_jobs: set[tuple[str, str]] = set()
         # With shared files each metric lives in them, and a registry of its own would tell it twice.
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
@@ -120,6 +121,20 @@ class Metrics:
         self._jobs = Counter(
             "baatcheet_jobs", "Runs of jobs that ended.", ["kind", "outcome"], registry=registry
         )
+        self._unfinished = Gauge(
+            "baatcheet_jobs_unfinished",
+            "Jobs of the whole deployment that have not ended.",
+            ["queue", "status"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._oldest = Gauge(
+            "baatcheet_jobs_oldest_seconds",
+            "Seconds that the oldest queued job has waited.",
+            ["queue"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
         self._job_seconds = Histogram(
             "baatcheet_job_seconds",
             "Seconds that a run of a job took.",
@@ -185,6 +200,15 @@ class Metrics:
     def job_ended(self, kind: str, outcome: str, seconds: float) -> None:
         self._jobs.labels(kind, outcome).inc()
         self._job_seconds.labels(kind).observe(seconds)
+
+    def jobs(self, counts: Mapping[tuple[str, str], int], oldest: Mapping[str, float]) -> None:
+        """Jobs by queue and status, and how long the oldest queued one of a queue has waited."""
+        told = dict.fromkeys(self._told_jobs, 0) | dict(counts)
+        self._told_jobs = set(told)
+        for (queue, status), count in told.items():
+            self._unfinished.labels(queue, status).set(count)
+            if status == "queued":
+                self._oldest.labels(queue).set(oldest.get(queue, 0.0))
 
     def pool(self, use: PoolUse) -> None:
         for state, value in zip(use._fields, use, strict=True):
