@@ -1,11 +1,9 @@
 """A database that freezes (a paused machine, a cut network) or dies: nobody hangs, and no reply is lost."""
 
 import asyncio
-import os
 import signal
-import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,66 +17,13 @@ from sqlalchemy import text
 
 from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.platform.database import Database, DatabaseUnavailable
-from baatcheet.platform.embedded import EmbeddedServices
-from baatcheet.platform.migrate import upgrade
-from baatcheet.platform.settings import DatabaseSettings, EmbeddedSettings, load
+from baatcheet.platform.settings import DatabaseSettings, load
 from tests.conftest import ADMIN_TOKEN as ADMIN
+from tests.recovery.own_database import OwnDatabase
 from tests.running import ApiProcess, api_process, events, new_user
 
 LIMIT = 3.0  # seconds: the deadline of a unit of work, shorter than by default so that these tests are
 SLACK = 3.0  # seconds: these machines are slow
-
-
-def family(pid: int) -> list[int]:
-    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [pid, *(one for child in children.split() for one in family(int(child)))]
-
-
-class OwnDatabase:
-    """A PostgreSQL of the test's own, that can be frozen and killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._services = EmbeddedServices(
-            EmbeddedSettings(data_dir=folder), postgres=True, valkey=False, durable=False
-        )
-        url = self._services.start().database_url
-        assert url is not None
-        self.url = url
-        upgrade(url)
-        (self._pidfile,) = folder.glob("**/postmaster.pid")
-        self._frozen: list[int] = []
-
-    def freeze(self) -> None:
-        """Stop answering, and go on accepting connections as the kernel does."""
-        server = int(self._pidfile.read_text().split()[0])
-        # The postmaster first: from then on nobody is born, and who ends stays there to be signalled.
-        os.kill(server, signal.SIGSTOP)
-        self._frozen = family(server)
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self, but: Container[int] = ()) -> None:
-        """Let all go on but the processes `but`, which the next thaw lets go on."""
-        late = [pid for pid in self._frozen if pid in but]
-        self._frozen = [pid for pid in self._frozen if pid not in but]
-        self._signal(signal.SIGCONT)
-        self._frozen = late
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self.freeze()
-        self._signal(signal.SIGKILL)
-        self._frozen = []
-
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in reversed(self._frozen):  # the postmaster last
-            os.kill(pid, number)
-
-    def come_back(self) -> None:
-        self._services.check()
-
-    def stop(self) -> None:
-        self.thaw()
-        self._services.stop()
 
 
 @pytest.fixture(scope="module")
