@@ -53,11 +53,12 @@ def _guesser(scope: Mapping[str, object]) -> str | None:
     if not isinstance(client, tuple) or all(name != b"authorization" for name, _ in headers):
         return None
     address = str(client[0])
-    return None if _is_loopback(address) else address
+    return None if is_loopback(address) else address
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether `address` is this machine's own. What is no address is not."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

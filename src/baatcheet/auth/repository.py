@@ -1,6 +1,6 @@
 """Rows of users and their tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,11 @@ UPDATE api_tokens t SET last_used_at = due.at FROM due WHERE t.id = due.id
 
 async def user_by_id(session: AsyncSession, user_id: UUID) -> User | None:
     return await session.get(User, user_id)
+
+
+async def names_of(session: AsyncSession, ids: Collection[UUID]) -> dict[UUID, str]:
+    rows = await session.execute(select(User.id, User.name).where(User.id.in_(ids)))
+    return {row.id: row.name for row in rows}
 
 
 async def users_after(session: AsyncSession, after: UUID | None, limit: int) -> Sequence[User]:

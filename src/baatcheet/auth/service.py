@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,7 +86,10 @@ class Authenticator:
 
         Raises Unauthenticated with the reason, DatabaseUnavailable when it can't be told.
         """
-        digest = token_hash(_bearer(authorization))
+        return await self.recognise(token_hash(_bearer(authorization)))
+
+    async def recognise(self, digest: bytes) -> Principal:
+        """The principal of the token whose hash this is. Raises as `authenticate`."""
         known = self._known.get(digest)
         if known is None or known.until <= time.monotonic():
             known = await self._ask(digest)
@@ -328,6 +331,13 @@ class Users:
         async with self._db.system() as session:
             rows = await repository.users_after(session, after, limit + 1)
         return slice_of("users", rows, limit, lambda row: row.id)
+
+    async def names(self, ids: Collection[UUID]) -> dict[UUID, str]:
+        """What those of `ids` that there are call themselves."""
+        if not ids:
+            return {}
+        async with self._db.system() as session:
+            return await repository.names_of(session, ids)
 
     async def get(self, user_id: UUID) -> User:
         """Raises UserNotFound."""

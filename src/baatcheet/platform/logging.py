@@ -86,6 +86,7 @@ def register_secrets(settings: BaseModel) -> None:
                 secret = one.get_secret_value()
                 register_secret(secret)
                 if "://" in secret and (password := urlsplit(secret).password):
+                    register_secret(password)
                     register_secret(unquote(password))
 
 

@@ -4,12 +4,15 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable
+from email.utils import getaddresses
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
+
+OCR_ENGINES = ("tesseract", "rapidocr", "ocr_space", "vision")
 
 
 def _split(value: object) -> object:
@@ -89,6 +92,11 @@ def _destination(value: str) -> None:
             raise ValueError("is neither an IP address, a network nor a host's name") from None
 
 
+def _ocr_engine(value: str) -> None:
+    if value not in OCR_ENGINES:
+        raise ValueError(f"is no engine; there are {', '.join(OCR_ENGINES)}")
+
+
 def _address(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -127,6 +135,35 @@ def _database_address(value: SecretStr) -> SecretStr:
     return value
 
 
+def _smtp_address(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    try:
+        parts = urlsplit(url)
+        usable = (
+            parts.scheme in {"smtp", "smtps"}
+            and bool(parts.hostname)
+            and parts.port != 0
+            and parts.path in {"", "/"}
+            and not parts.query
+            and not parts.fragment
+        )
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise ValueError(
+            "is not an address like smtp://user:password@host:587 or smtps://user:password@host:465"
+        )
+    return value
+
+
+def _mailbox(value: str) -> str:
+    [(name, address), *more] = getaddresses([value])
+    plain = not more and not re.search(r"[\x00-\x1f\x7f]", value) and address.isascii() and name.isprintable()
+    if not plain or not re.fullmatch(r"[^@\s<>,;:()]+@[A-Za-z0-9.-]+", address):
+        raise ValueError("is not a sender like BaatCheet <noreply@example.com>")
+    return value
+
+
 def usable_key(value: SecretStr) -> SecretStr:
     """`value` without the blanks around it. Raises ValueError when it holds what no provider's key does."""
     return _sendable(value, "[!-~]*", "only visible ASCII characters, without blanks, are sent as a key")
@@ -160,9 +197,12 @@ Token = Annotated[SecretStr, AfterValidator(_token)]
 DatabaseAddress = Annotated[SecretStr, AfterValidator(_database_address)]
 CacheAddress = Annotated[SecretStr, AfterValidator(_cache_address)]
 OllamaAddress = Annotated[str, AfterValidator(_ollama_address)]
+SmtpAddress = Annotated[SecretStr, AfterValidator(_smtp_address)]
+Mailbox = Annotated[str, AfterValidator(_mailbox)]
 Headers = Annotated[dict[str, str], AfterValidator(_headers)]
 Origins = Annotated[Names, _each(_origin)]
 Networks = Annotated[Names, _each(_network)]
 Destinations = Annotated[Names, _each(_destination)]
+OcrEngines = Annotated[Names, _each(_ocr_engine)]
 Durations = Annotated[str, AfterValidator(_durations)]
 Json = BeforeValidator(_from_json)

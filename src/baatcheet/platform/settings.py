@@ -25,6 +25,7 @@ from pydantic.fields import FieldInfo
 
 from baatcheet.platform.dotenv_file import read_file
 from baatcheet.platform.setting_types import (
+    OCR_ENGINES,
     Address,
     CacheAddress,
     DatabaseAddress,
@@ -33,11 +34,14 @@ from baatcheet.platform.setting_types import (
     Headers,
     Json,
     Key,
+    Mailbox,
     Names,
     Networks,
+    OcrEngines,
     OllamaAddress,
     Origins,
     Seconds,
+    SmtpAddress,
     Token,
     usable_key,
 )
@@ -407,6 +411,131 @@ class ExportSettings(Group):
     )
 
 
+class NotificationSettings(Group):
+    """Telling users what happened: in their list always, by email where a mail server is named."""
+
+    smtp_url: Annotated[
+        SmtpAddress | None, Env("BAATCHEET_SMTP_URL", "smtp://user:password@mail.example.com:587")
+    ] = Field(
+        None,
+        description="Mail server: `smtp://` with STARTTLS, which only this machine's own may lack, or `smtps://`; "
+        "unset: no emails.",
+    )
+    smtp_from: Annotated[Mailbox | None, Env("BAATCHEET_SMTP_FROM", "BaatCheet <noreply@example.com>")] = (
+        Field(
+            None,
+            description="Sender of emails; unset: the mail server's user where that is an address, or `baatcheet` at "
+            "the mail server.",
+        )
+    )
+    public_url: Annotated[Address | None, Env("BAATCHEET_PUBLIC_URL", "https://chat.example.com")] = Field(
+        None, description="Where people reach this server, for links in emails; unset: emails have none."
+    )
+    kept_days: Annotated[float, Env("BAATCHEET_NOTIFICATIONS_KEPT_DAYS", "90")] = Field(
+        90.0, gt=0, le=3650, description="Days that notifications are kept, read or not."
+    )
+
+
+class EventSettings(Group):
+    """The stream of what happens."""
+
+    kept_days: Annotated[float, Env("BAATCHEET_EVENTS_KEPT_DAYS", "7")] = Field(
+        3.0, gt=0, le=365, description="Days that events are kept: a follower may be away for so long."
+    )
+    streams_per_user: Annotated[int, Env("BAATCHEET_EVENT_STREAMS_PER_USER", "20")] = Field(
+        100, ge=1, le=100_000, description="Streams of events that a user may have open in one process."
+    )
+
+
+class AudioSettings(Group):
+    """Transcribing recordings."""
+
+    engines: Annotated[Names, Env("BAATCHEET_AUDIO_ENGINES", "groq/whisper-large-v3-turbo,local")] = Field(
+        (),
+        description="Who transcribes, first to last: `provider/model`, or `local`, the extra `speech` (English only). "
+        "Unset: every configured provider that is known to transcribe (Groq, OpenAI), then the extra where it is "
+        "installed.",
+    )
+    max_bytes: Annotated[int, Env("BAATCHEET_AUDIO_MAX_BYTES", "209715200")] = Field(
+        200 * 1024 * 1024, ge=1024, description="Largest recording; a larger one is answered 413."
+    )
+    max_seconds: Annotated[float, Env("BAATCHEET_AUDIO_MAX_SECONDS", "14400")] = Field(
+        14_400.0, gt=0, le=86_400, description="Longest recording; the job of a longer one fails."
+    )
+    direct_seconds: Annotated[float, Env("BAATCHEET_AUDIO_DIRECT_SECONDS", "600")] = Field(
+        600.0,
+        gt=0,
+        le=7200,
+        description="Longest recording that POST /v1/audio/transcriptions takes, whose client waits for the answer.",
+    )
+    piece_seconds: Annotated[float, Env("BAATCHEET_AUDIO_PIECE_SECONDS", "300")] = Field(
+        300.0,
+        ge=10,
+        le=700,
+        description="Longest piece that is sent to an engine; longer recordings are cut in their pauses.",
+    )
+
+
+class ConsoleSettings(Group):
+    """The web console."""
+
+    idle_hours: Annotated[float, Env("BAATCHEET_CONSOLE_IDLE_HOURS", "12")] = Field(
+        12.0,
+        gt=0,
+        le=720,
+        description="Hours after which a session that nobody does anything with is over. A page that only keeps itself "
+        "up to date does nothing.",
+    )
+
+
+class AttachmentSettings(Group):
+    """Pictures and documents that users upload, and reading them."""
+
+    max_image_bytes: Annotated[int, Env("BAATCHEET_MAX_IMAGE_BYTES", "10485760")] = Field(
+        25 * 1024 * 1024, ge=1024, description="Largest picture; a larger one is answered 413."
+    )
+    max_document_bytes: Annotated[int, Env("BAATCHEET_MAX_DOCUMENT_BYTES", "104857600")] = Field(
+        50 * 1024 * 1024, ge=1024, description="Largest document; a larger one is answered 413."
+    )
+    max_pixels: Annotated[int, Env("BAATCHEET_MAX_IMAGE_PIXELS", "50000000")] = Field(
+        100_000_000, ge=10_000, description="Pixels of the largest picture, told before it is decoded."
+    )
+    max_pages: Annotated[int, Env("BAATCHEET_MAX_DOCUMENT_PAGES", "500")] = Field(
+        2_000, ge=1, le=100_000, description="Pages of the longest document that is read."
+    )
+    max_ocr_pages: Annotated[int, Env("BAATCHEET_MAX_OCR_PAGES", "100")] = Field(
+        500, ge=0, le=100_000, description="Pages of one document that are read from their pictures at most."
+    )
+    engines: Annotated[OcrEngines, Env("BAATCHEET_OCR_ENGINES", "tesseract,vision")] = Field(
+        OCR_ENGINES,
+        description="What reads pictures, in the order in which they are asked: `tesseract` and `rapidocr` on this "
+        "machine, `ocr_space` and `vision` elsewhere. The next is asked where one is not available, fails or doubts.",
+    )
+    ocr_space_key: Annotated[Key | None, Env("OCR_SPACE_API_KEY", "K8...")] = Field(
+        None, description="Key for OCR.space; unset: it is never asked."
+    )
+    ocr_space_url: Annotated[
+        Address, Env("BAATCHEET_OCR_SPACE_URL", "https://apipro1.ocr.space/parse/image")
+    ] = Field("https://api.ocr.space/parse/image", description="Where OCR.space answers.")
+    ocr_space_max_bytes: Annotated[int, Env("BAATCHEET_OCR_SPACE_MAX_BYTES", "5000000")] = Field(
+        1_000_000, ge=50_000, description="Largest picture that OCR.space takes by your plan there."
+    )
+    vision_model: Annotated[str | None, Env("BAATCHEET_OCR_VISION_MODEL", "gemini/gemini-2.5-flash")] = Field(
+        None, description="Model of a provider that is asked to read pictures; unset: none is."
+    )
+    tessdata: Annotated[Path | None, Env("TESSDATA_PREFIX", "/usr/share/tesseract-ocr/5/tessdata")] = Field(
+        None,
+        description="Folder of Tesseract's language data; unset: where Debian and Fedora put it, or `tessdata` in "
+        "BAATCHEET_DATA_DIR.",
+    )
+    wait_seconds: Annotated[float, Env("BAATCHEET_ATTACHMENT_WAIT_SECONDS", "10")] = Field(
+        10.0,
+        ge=0,
+        le=300,
+        description="How long a chat turn waits for an attachment that is still being read.",
+    )
+
+
 class Settings(Group):
     """All groups. Only entry points hold this."""
 
@@ -419,9 +548,14 @@ class Settings(Group):
     context: ContextSettings = ContextSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     jobs: JobSettings = JobSettings()
+    events: EventSettings = EventSettings()
     storage: StorageSettings = StorageSettings()
+    audio: AudioSettings = AudioSettings()
+    notifications: NotificationSettings = NotificationSettings()
     webhooks: WebhookSettings = WebhookSettings()
     exports: ExportSettings = ExportSettings()
+    console: ConsoleSettings = ConsoleSettings()
+    attachments: AttachmentSettings = AttachmentSettings()
 
 
 @dataclass(frozen=True)

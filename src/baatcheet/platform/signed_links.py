@@ -13,12 +13,15 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
-from sqlalchemy import text
+from sqlalchemy import DateTime, Text, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, mapped_column
 
-from baatcheet.platform.database import Database
+from baatcheet.platform.database import Base, Database
 from baatcheet.platform.errors import Forbidden
 
 SECRET_BYTES: Final = 32
@@ -32,6 +35,16 @@ class LinkNotValid(Forbidden):
 
     type = "link-not-valid"
     openai_code = "link_not_valid"
+
+
+class DeploymentSecret(Base):
+    """A secret that the deployment made for itself. No tenant may read it."""
+
+    __tablename__ = "deployment_secrets"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    value: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
 class SignedLinks:
@@ -73,17 +86,10 @@ class SignedLinks:
 
 async def deployment_secret(db: Database, name: str) -> bytes:
     """The deployment's secret called `name`, made now if there is none: the same for all who ask at once."""
+    made = {"name": name, "value": secrets.token_bytes(SECRET_BYTES)}
     async with db.system() as session:
-        await session.execute(
-            text(
-                "INSERT INTO deployment_secrets (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING"
-            ),
-            {"name": name, "value": secrets.token_bytes(SECRET_BYTES)},
-        )
+        await session.execute(insert(DeploymentSecret).values(made).on_conflict_do_nothing())
+    # Another transaction: this one sees what was committed by whoever came first.
     async with db.system() as session:
-        value: bytes = (
-            await session.execute(
-                text("SELECT value FROM deployment_secrets WHERE name = :name"), {"name": name}
-            )
-        ).scalar_one()
-    return value
+        found = await session.execute(select(DeploymentSecret.value).where(DeploymentSecret.name == name))
+        return found.scalar_one()
