@@ -132,6 +132,17 @@ CATALOGUE: tuple[EventType, ...] = (
     EventType("job.dead", "A job has failed for the last time.", _JOB),
     EventType("notification.created", "You have a new notification.", _NOTIFICATION, webhook=False),
     EventType("notification.read", "Notifications were marked read.", _NOTIFICATION, webhook=False),
+    EventType(
+        "webhook.disabled",
+        "A webhook is no longer sent anything: it has failed for days, or says that it is gone.",
+        {
+            "webhook_id": "the webhook",
+            "host": "the host that it is at",
+            "reason": "failing or gone",
+            "failing_since": "since when nothing but failure has come back",
+            "error": "what went wrong last, in words",
+        },
+    ),
     EventType("key.quarantined", "A provider's key is no longer used.", _KEY, admin=True),
     EventType("key.rotated", "A provider's keys were replaced.", _KEY, admin=True),
 )

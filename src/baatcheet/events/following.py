@@ -7,7 +7,7 @@ after it comes by `Roster.tell`; nothing is told twice or left out.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -62,7 +62,19 @@ class Told:
 class Follower:
     """One stream. `types` None: all of them; `everything`: everybody's events, and those that are nobody's."""
 
-    __slots__ = ("_bytes", "_waiter", "_waiting", "closed", "everything", "floor", "on_close", "token", "types", "user")
+    __slots__ = (
+        "_bytes",
+        "_waiter",
+        "_waiting",
+        "closed",
+        "everything",
+        "floor",
+        "known",
+        "on_close",
+        "token",
+        "types",
+        "user",
+    )
 
     def __init__(
         self, user: UUID, token: UUID, *, everything: bool = False, types: frozenset[str] | None = None
@@ -71,23 +83,30 @@ class Follower:
         self.token = token
         self.everything = everything
         self.types = types
+        self.known = 0  # up to which number it had been told everything when it joined
         self.floor: int | None = None  # None: it is not let in yet
         self.closed: str | None = None  # why nothing more will come
         self.on_close: Callable[[], None] | None = None
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[int, bytes]] = deque()
         self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not self._waiting
 
     def offer(self, event: Told) -> None:
         """Tell it something new. One that has too much waiting already is let go: it may begin again where it was."""
         if self.closed is not None or (self.types is not None and event.type not in self.types):
+            return
+        if event.seq <= self.known:  # the round that let it in was asked for before it read its past
             return
         block = event.frame(whose=self.everything)
         self._bytes += len(block)
         if len(self._waiting) >= MOST_WAITING or self._bytes > MOST_BYTES:
             self.close("too slow")
             return
-        self._waiting.append(block)
+        self._waiting.append((event.seq, block))
         self._wake()
 
     def admit(self, floor: int) -> None:
@@ -103,14 +122,15 @@ class Follower:
             if self.on_close is not None:
                 self.on_close()
 
-    def take(self) -> bytes:
-        """All that waits, for the wire; empty when nothing does."""
+    def take(self) -> tuple[int, bytes] | None:
+        """All that waits, for the wire, and the last one's number; None when nothing does."""
         if not self._waiting:
-            return b""
-        blocks = b"".join(self._waiting)
+            return None
+        last = self._waiting[-1][0]
+        blocks = b"".join([block for _, block in self._waiting])
         self._waiting.clear()
         self._bytes = 0
-        return blocks
+        return last, blocks
 
     async def changed(self, seconds: float) -> None:
         """Wait until it is let in, told something or closed; `seconds` at most."""
@@ -141,15 +161,6 @@ class Roster:
         self._own: dict[UUID, set[Follower]] = {}
         self._all: set[Follower] = set()
         self._joining: set[Follower] = set()
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __iter__(self) -> Iterator[Follower]:
-        yield from list(self._joining)
-        yield from list(self._all)
-        for followers in list(self._own.values()):
-            yield from list(followers)
 
     @property
     def users(self) -> list[UUID]:

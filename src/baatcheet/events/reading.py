@@ -26,7 +26,7 @@ _HEAD = "SELECT coalesce(max(seq), 0) FROM events"
 # Events up to the horizon that are still there are remains: whoever needs them is told so.
 _PAGES = """
 SELECT p.place, h.seq AS horizon, coalesce(pg_sequence_last_value('events_seq_seq'), 0) AS given,
-       e.seq, e.id, e.user_id, e.type, e.data, e.created_at
+       coalesce((SELECT max(seq) FROM events), 0) AS head, e.seq, e.id, e.user_id, e.type, e.data, e.created_at
 FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::text[]) AS p(place, owner, after, upto, types)
 CROSS JOIN (SELECT max(seq) AS seq FROM event_horizon) h
 LEFT JOIN LATERAL (
@@ -57,15 +57,17 @@ class Past(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some of it, in order. `more`: there may be more of it. Up to `horizon`, events have been forgotten.
+    """Some of it, in order. `more`: there may be more of it.
 
-    `given` is the highest number that was ever given out.
+    Up to `horizon`, events have been forgotten. `given` is the highest number that was ever given out, `head` the
+    highest that is there.
     """
 
     events: list[Told]
     more: bool
     horizon: int
     given: int
+    head: int
 
 
 class Events:
@@ -82,8 +84,10 @@ class Events:
         async with self._db.hot() as connection:
             return int(await connection.fetchval(_HEAD))
 
-    async def news(self, after: int, users: Sequence[UUID], *, everything: bool) -> tuple[list[Told], int, bool]:
-        """The events after `after` of `users`, or of all: up to which number that is all of them, and if more follow."""
+    async def news(
+        self, after: int, users: Sequence[UUID], *, everything: bool
+    ) -> tuple[list[Told], int, bool]:
+        """The events after `after` of `users`, or of all; up to which number these are all; whether more follow."""
         async with self._db.hot() as connection:
             rows = await connection.fetch(_NEWS, after, everything, users, NEWS)
         events = _told(rows)
@@ -124,10 +128,7 @@ def _pages(rows: Sequence[Any]) -> dict[int, Page]:
     found: dict[int, list[Any]] = {}
     for row in rows:
         found.setdefault(row["place"], []).append(row)
-    return {
-        place: Page(_told(mine), len(mine) == PAGE, mine[0]["horizon"], mine[0]["given"])
-        for place, mine in found.items()
-    }
+    return {place: Page(_told(mine), len(mine) == PAGE, *mine[0][1:4]) for place, mine in found.items()}
 
 
 def _told(rows: Sequence[Any]) -> list[Told]:
@@ -136,5 +137,3 @@ def _told(rows: Sequence[Any]) -> list[Told]:
         for row in rows
         if row["seq"] is not None
     ]
-
-

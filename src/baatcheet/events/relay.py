@@ -13,6 +13,7 @@ Within a conversation, events have the order of their recording as far as their 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from baatcheet.events.floor import Floor
 from baatcheet.events.model import Event
 from baatcheet.platform.database import Database, DatabaseUnavailable, is_unavailable
 from baatcheet.platform.logging import get_logger
@@ -43,15 +45,20 @@ LONGEST_ERROR = 2_000  # characters
 _LOCK = 0x6261_6576  # an advisory lock of our own: "baev"
 
 # A process that stops answering with the lock in its hands is cut off sooner than others.
-_BEGIN = text(
-    "SELECT pg_try_advisory_xact_lock(CAST(:lock AS bigint)) AS mine, o.age, "
-    "set_config('idle_in_transaction_session_timeout', '15000', true) "
-    "FROM (SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS age "
-    "FROM outbox ORDER BY place LIMIT 1) o"
-)
+_BEGIN = text("""
+SELECT o.age, coalesce(pg_sequence_last_value('outbox_place_seq'), 0) AS last,
+       CASE WHEN o.age IS NOT NULL THEN pg_try_advisory_xact_lock(CAST(:lock AS bigint)) END AS mine,
+       CASE WHEN o.age IS NOT NULL THEN set_config('idle_in_transaction_session_timeout', '15000', true) END
+FROM (SELECT) one LEFT JOIN (
+    SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS age
+    FROM outbox WHERE place > :floor ORDER BY place LIMIT 1
+) o ON true
+""")
 _TAKE = text("""
 WITH taken AS MATERIALIZED (
-    DELETE FROM outbox WHERE place = ANY(ARRAY(SELECT place FROM outbox ORDER BY place LIMIT :most)) RETURNING *
+    DELETE FROM outbox WHERE place = ANY(ARRAY(
+        SELECT place FROM outbox WHERE place > :floor ORDER BY place LIMIT :most
+    )) RETURNING *
 ), told AS (
     INSERT INTO events (id, user_id, type, conversation_id, data, created_at)
     SELECT t.id, t.user_id, t.type, t.conversation_id, t.data, t.created_at FROM taken t
@@ -60,7 +67,8 @@ WITH taken AS MATERIALIZED (
     ON CONFLICT (id) DO NOTHING
     RETURNING seq, id, user_id, type, conversation_id, data::text AS data, created_at
 )
-SELECT n.taken, told.* FROM (SELECT count(*) AS taken FROM taken) n LEFT JOIN told ON true ORDER BY told.seq
+SELECT n.taken, n.last, told.*
+FROM (SELECT count(*) AS taken, max(place) AS last FROM taken) n LEFT JOIN told ON true ORDER BY told.seq
 """)
 # Whatever is wrong with what a subscriber wrote is wrong now, inside its savepoint, and not at the commit.
 _CHECK = text("SET CONSTRAINTS ALL IMMEDIATE")
@@ -98,6 +106,7 @@ class Relay:
         self._metrics = metrics
         self._batch = batch
         self._hand_seconds = hand_seconds
+        self._floor = Floor()
         self._handing: str | None = None  # the subscriber that is at work
         self._doubted = False  # whether the batch failed just now, and is to be taken apart if it does again
         self._strikes = 0
@@ -127,13 +136,16 @@ class Relay:
         Raises DatabaseUnavailable, and what a subscriber raised; all of the batch is in the outbox then.
         """
         self._handing = None
+        floor, most = self._floor.look_from(time.monotonic()), self._most()
         try:
             async with self._db.system(limit=LIMIT) as session:
-                begun = (await session.execute(_BEGIN, {"lock": _LOCK})).one_or_none()
-                if begun is None or not begun.mine:
-                    self._measure(begun.age if begun is not None else 0.0)
+                begun = (await session.execute(_BEGIN, {"lock": _LOCK, "floor": floor})).one()
+                if not begun.mine:
+                    self._measure(begun.age)
+                    if begun.age is None:
+                        self._floor.passed(begun.last, time.monotonic(), all_of_it=True)
                     return 0
-                rows = (await session.execute(_TAKE, {"most": self._most()})).all()
+                rows = (await session.execute(_TAKE, {"floor": floor, "most": most})).all()
                 events = [_event(row) for row in rows if row.seq is not None]
                 if events:
                     await self._tell(session, events)
@@ -141,10 +153,13 @@ class Relay:
             self._note(error)
             raise
         self._doubted, self._strikes, self._struck = False, 0, None
+        taken, last = int(rows[0].taken), rows[0].last
+        if taken:
+            self._floor.passed(last, time.monotonic(), all_of_it=taken < most)
         if self._metrics is not None:
             self._metrics.events_relayed(len(events))
         self._measure(begun.age)
-        return int(rows[0].taken)
+        return taken
 
     async def retry_poisoned(self) -> int:
         """Hand over again what was put aside for the subscribers here; how many of them took it.
@@ -224,9 +239,9 @@ class Relay:
             self._struck = self._handing
         self._doubted = True
 
-    def _measure(self, age: float) -> None:
+    def _measure(self, age: float | None) -> None:
         if self._metrics is not None:
-            self._metrics.relay_lag(max(0.0, age))
+            self._metrics.relay_lag(max(0.0, age or 0.0))
 
 
 _TOOK_ALL_DOWN = RuntimeError("its transaction ended without it, again and again")

@@ -60,7 +60,7 @@ CREATE TABLE webhook_deliveries (
 CREATE INDEX idx_webhook_delivery_created ON webhook_deliveries (webhook_id, created_at DESC, id DESC);
 -- What is looked for among many that went well.
 CREATE INDEX idx_webhook_delivery_undelivered ON webhook_deliveries (webhook_id, status, created_at DESC, id DESC)
-    WHERE status <> 'delivered';
+    WHERE status IN ('failed', 'cancelled');
 
 CREATE TABLE webhook_attempts (
     delivery_id uuid NOT NULL
