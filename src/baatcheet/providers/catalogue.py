@@ -82,6 +82,19 @@ class Catalogue:
             raise await self._unknown(name, embedding=False)
         return tuple(found)
 
+    def named(self, name: str) -> Provider | None:
+        """The provider that is called so."""
+        found = self._by_name.get(name)
+        return None if found is None else self._observe(found)
+
+    def transcribers(self) -> list[tuple[Provider, tuple[str, ...]]]:
+        """Who turns speech into text, in order, and by which models, the preferred one first."""
+        return [
+            (self._observe(provider), provider.profile.transcribes)
+            for provider in self.providers
+            if provider.profile.transcribes
+        ]
+
     async def resolve_embedding(self, name: str | None) -> tuple[Target, ...]:
         """Who is to be asked for embeddings by `name`; every one of them makes the same vectors.
 

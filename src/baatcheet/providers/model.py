@@ -81,6 +81,19 @@ class Completion(msgspec.Struct):
     usage: Usage | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A recording to be transcribed, and how. `audio` is a file's content, of the kind that its name says."""
+
+    audio: bytes
+    filename: str
+    media_type: str
+    language: str | None = None  # ISO 639-1
+    prompt: str | None = None
+    temperature: float | None = None
+    words: bool = False  # whether the times of words are wanted, too
+
+
 class Provider(Protocol):
     """One place that runs models. Every method raises `ProviderError` and nothing else."""
 
@@ -107,6 +120,10 @@ class Provider(Protocol):
 
     async def embed(self, model: ModelCard, body: Body) -> bytes:
         """The provider's answer to an OpenAI embeddings request, as JSON."""
+        ...
+
+    async def transcribe(self, model: str, speech: Speech) -> bytes:
+        """The provider's answer to an OpenAI transcription request, as JSON: as detailed as `model` can give it."""
         ...
 
     async def close(self) -> None:

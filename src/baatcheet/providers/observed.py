@@ -8,7 +8,16 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from baatcheet.platform.telemetry import CallSpan, Telemetry, trace_headers
-from baatcheet.providers.model import Body, Chunk, Completion, ModelCard, Provider, ProviderError, Usage
+from baatcheet.providers.model import (
+    Body,
+    Chunk,
+    Completion,
+    ModelCard,
+    Provider,
+    ProviderError,
+    Speech,
+    Usage,
+)
 
 Answer = TypeVar("Answer")
 
@@ -58,6 +67,12 @@ class Observed:
     async def embed(self, model: ModelCard, body: Body) -> bytes:
         call = _Call(self._telemetry, self.name, model.name, "embeddings")
         answer = await _whole(call, lambda: self._provider.embed(model, body))
+        call.end()
+        return answer
+
+    async def transcribe(self, model: str, speech: Speech) -> bytes:
+        call = _Call(self._telemetry, self.name, model, "transcription")
+        answer = await _whole(call, lambda: self._provider.transcribe(model, speech))
         call.end()
         return answer
 

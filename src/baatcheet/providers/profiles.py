@@ -58,6 +58,7 @@ class Profile:
     base_url: str
     default_model: str | None = None  # None: the first that it lists
     models: tuple[Known, ...] = ()
+    transcribes: tuple[str, ...] = ()  # models that turn speech into text, the preferred one first
     open: bool = False  # a model that is not listed is asked for all the same
     discover: bool = True  # whether GET /models is asked
     default_window: int = 32_768  # tokens, for models that say nothing of theirs
@@ -84,6 +85,7 @@ GROQ = Profile(
         Known("meta-llama/llama-4-maverick-17b-128e-instruct", 131_072, 8_192, vision=True),
         Known("qwen/qwen3-32b", 131_072, 40_960),
     ),
+    transcribes=("whisper-large-v3-turbo", "whisper-large-v3"),
     not_chat=r"whisper|tts|guard|orpheus|safeguard",
 )
 
@@ -150,6 +152,7 @@ OPENAI = Profile(
         Known("text-embedding-3-large", 8_192, embedding=True),
         Known("text-embedding-ada-002", 8_192, embedding=True),
     ),
+    transcribes=("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
     default_window=128_000,
     not_chat=r"whisper|tts|dall-e|moderation|realtime|transcribe|audio|image|sora|davinci|babbage|-instruct",
     # Its reasoning models refuse the older name; its other models take both.

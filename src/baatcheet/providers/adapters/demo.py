@@ -11,7 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from baatcheet.kit.text import headline
-from baatcheet.providers.model import Body, Chunk, Completion, ModelCard, ProviderError, Usage
+from baatcheet.providers.model import Body, Chunk, Completion, ModelCard, ProviderError, Speech, Usage
 
 NAME = "demo"
 CARD = ModelCard(provider=NAME, name=NAME, context_window=8_192, vision=True, tools=False)
@@ -66,6 +66,9 @@ class DemoProvider:
 
     async def embed(self, model: ModelCard, body: Body) -> bytes:
         raise ProviderError(NAME, "rejected", "the demo has no embeddings; configure a provider that does")
+
+    async def transcribe(self, model: str, speech: Speech) -> bytes:
+        raise ProviderError(NAME, "rejected", "the demo hears nothing; configure a provider that does")
 
     async def close(self) -> None:
         """It holds nothing."""

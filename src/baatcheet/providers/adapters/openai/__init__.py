@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from baatcheet.providers.adapters.openai import request, response
 from baatcheet.providers.adapters.openai.errors import BODY_LIMIT, Redactor, Reporter
 from baatcheet.providers.adapters.openai.stream import Stream
 from baatcheet.providers.discovery import Listing
-from baatcheet.providers.model import Body, Chunk, Completion, ModelCard, ProviderError
+from baatcheet.providers.model import Body, Chunk, Completion, ModelCard, ProviderError, Speech
 from baatcheet.providers.profiles import Profile
 
 REPLY_LIMIT = 64 * 1024 * 1024  # bytes of one whole answer
+LARGE_BODY = 1024 * 1024  # bytes
+JSON = "application/json"
 _ERROR_BODY_TIMEOUT = 5.0  # seconds
 _SECRET_HEADER = 8  # characters from which a configured header's value is taken to be secret
 
@@ -136,6 +139,10 @@ class OpenAIProvider:
             raise self._report.error("rejected", f"the request can't be written as JSON: {error}") from None
         return await self._whole("/embeddings", sent, response.embedding)
 
+    async def transcribe(self, model: str, speech: Speech) -> bytes:
+        body, media_type = request.transcription(speech, model)
+        return await self._whole("/audio/transcriptions", body, response.transcription, media_type)
+
     def _chat(self, model: ModelCard, body: Body, *, stream: bool, usage: bool) -> bytes:
         name = self.profile.max_tokens_name
         try:
@@ -143,11 +150,13 @@ class OpenAIProvider:
         except (ValueError, TypeError) as error:
             raise self._report.error("rejected", f"the request can't be written as JSON: {error}") from None
 
-    async def _whole(self, path: str, sent: bytes, read: Callable[[bytes], Answer]) -> Answer:
+    async def _whole(
+        self, path: str, sent: bytes, read: Callable[[bytes], Answer], media_type: str = JSON
+    ) -> Answer:
         loop = asyncio.get_running_loop()
         patience = self._limits.first_token + self._limits.idle
         limit = f"did not answer within {patience:g} s"
-        answered = await self._post(path, sent, loop.time() + patience, limit)
+        answered = await self._post(path, sent, loop.time() + patience, limit, media_type)
         ended = False
         try:
             raw = await self._read_whole(answered)
@@ -183,24 +192,27 @@ class OpenAIProvider:
         except (aiohttp.ClientError, OSError):
             raise self._report.error("cut", "ended before the answer was complete") from None
 
-    async def _post(self, path: str, body: bytes, deadline: float, late: str) -> aiohttp.ClientResponse:
+    async def _post(
+        self, path: str, body: bytes, deadline: float, late: str, media_type: str = JSON
+    ) -> aiohttp.ClientResponse:
         """An answer that begins with 200; anything else is raised."""
         try:
             async with asyncio.timeout_at(deadline):
-                answered = await self._send(path, body)
+                answered = await self._send(path, body, media_type)
         except TimeoutError:
             raise self._report.error("timeout", late) from None
         if answered.status == 200:
             return answered
         raise self._report.from_response(answered.status, answered.headers, await self._error_body(answered))
 
-    async def _send(self, path: str, body: bytes) -> aiohttp.ClientResponse:
+    async def _send(self, path: str, body: bytes, media_type: str) -> aiohttp.ClientResponse:
         for last in (False, True):
             try:
                 return await self._session.post(
                     self._base + path,
-                    data=body,
-                    headers=self._headers(),
+                    # Many bytes in one piece would hold up the loop, and aiohttp warns of it.
+                    data=body if len(body) < LARGE_BODY else io.BytesIO(body),
+                    headers=self._headers(media_type),
                     # A redirect would carry the conversation to an address that nobody configured.
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect),
@@ -230,8 +242,8 @@ class OpenAIProvider:
                 ) from None
         raise AssertionError("unreachable")
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **self.profile.headers}
+    def _headers(self, media_type: str = JSON) -> dict[str, str]:
+        headers = {"Content-Type": media_type, "Accept-Encoding": "identity", **self.profile.headers}
         headers |= trace_headers.get()
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"

@@ -150,6 +150,16 @@ def embedding(data: bytes) -> bytes:
     return data
 
 
+def transcription(data: bytes) -> bytes:
+    """A transcription, checked to have a text and to be JSON. Raises UnreadableError or ErrorEvent."""
+    value = _loads(data)
+    if value.get("error"):
+        raise ErrorEvent(value["error"])
+    if not isinstance(value.get("text"), str):
+        raise UnreadableError("the answer has no text")
+    return _encode(value)
+
+
 def listing(data: bytes) -> list[object]:
     """The entries of a /models answer. Raises UnreadableError."""
     value = _json(data)
