@@ -1,0 +1,210 @@
+"""From a document's lines to its PDF file."""
+
+import contextlib
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from datetime import UTC
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from baatcheet.exports import document as form
+from baatcheet.exports import wording
+from baatcheet.exports.document import Document, Rendered, Rendering, Said, Talk
+from baatcheet.exports.pdf import contents, text
+from baatcheet.exports.pdf.composing import Composer, Portion, cell, short_cell
+from baatcheet.exports.pdf.contents import Chosen, Line
+from baatcheet.exports.pdf.fonts import Shelf
+from baatcheet.exports.pdf.joining import About, Heading, Joined
+from baatcheet.exports.pdf.objects import File, Mark
+from baatcheet.exports.pdf.tree import Cell, Look
+from baatcheet.exports.pdf.typesetting import Typesetter
+from baatcheet.jobs.isolation_frames import Refused, Report
+from baatcheet.kit.text import headline
+
+MOST_MESSAGES: Final = 50_000
+MOST_TEXT: Final = 100_000_000  # characters
+FEET: Final = 1_000  # pages whose feet are set in one run
+RUNS: Final = 2  # portions that are set at once
+
+_TOO_LONG: Final = (
+    f"A PDF holds at most {MOST_MESSAGES:,} messages and {MOST_TEXT:,} characters. Export this as Markdown, text or JSON, "
+    "or one conversation at a time."
+)
+
+
+class _Front(msgspec.Struct, frozen=True):
+    style: Look
+    title: Cell
+    about: list[tuple[str, str]]
+    notes: list[str]
+    contents: list[Line]
+    several: bool
+
+
+class _Feet(msgspec.Struct, frozen=True):
+    style: Look
+    title: Cell
+    first: int
+    last: int
+    total: int
+
+
+class _Set(NamedTuple):
+    """A portion that is set."""
+
+    path: Path
+    pages: int
+    marks: list[Mark]
+
+
+def make_pdf(order: Rendering, report: Report, shelf: Shelf | None = None) -> Rendered:
+    """Make the PDF that `order` asks for. Raises Refused for what is too long for one."""
+    target = Path(order.target)
+    lines = form.lines(Path(order.source))
+    head = next(lines, None)
+    if not isinstance(head, Document):
+        raise ValueError("the file of lines does not begin with its document")
+    if head.messages > MOST_MESSAGES:
+        raise Refused(_TOO_LONG)
+    with tempfile.TemporaryDirectory(prefix="pdf-", dir=target.parent) as folder:
+        return _Making(head, Path(folder), report, shelf or Shelf()).make(lines, target)
+
+
+class _Making:
+    def __init__(self, head: Document, folder: Path, report: Report, shelf: Shelf) -> None:
+        self._head = head
+        self._report = report
+        self._shelf = shelf
+        self._at = head.exported_at.astimezone(UTC)
+        self._root = folder / "root"
+        self._root.mkdir()
+        self._file = folder / "whole.pdf"
+        self._look = shelf.look(head.paper, head.urdu)
+        self._composer = Composer(head, self._root, self._look)
+        self._clock = wording.Clock(head)
+        self._parts: list[_Set] = []
+        self._pages_of_marks: list[int] = []  # for each heading: its page, counted from the first message's
+
+    def make(self, lines: Iterator[form.Line], target: Path) -> Rendered:
+        self._report(1, "Setting pages")
+        with Typesetter(self._root, self._shelf, self._at, RUNS) as typesetter:
+            self._set_messages(typesetter, lines)
+            self._report(84, "Writing the table of contents")
+            notes = self._notes()
+            front, front_pages = self._set_front(typesetter, notes)
+            total = front_pages + sum(part.pages for part in self._parts)
+            with self._file.open("wb") as file:
+                joined = Joined(file)
+                feet: list[int] = []
+                for first in range(1, total + 1, FEET):
+                    self._report(86 + 4 * first / total, f"Numbering {total:,} pages")
+                    last = min(total, first + FEET - 1)
+                    title = short_cell(self._title(90))
+                    data = _Feet(self._look, title, first, last, total)
+                    feet += joined.feet(typesetter.set_now("feet.typ", f"feet-{first}", data, tagged=False))
+                joined.add(front, feet, front=True)
+                for number, part in enumerate(self._parts):
+                    self._report(90 + 9 * number / len(self._parts), "Binding the pages")
+                    joined.add(part.path, feet, part.marks)
+                    part.path.unlink()
+                headings = [Heading(entry.level, entry.title) for entry in self._composer.entries]
+                joined.finish(headings, About(self._title(300), text.shown(self._head.owner), self._at))
+        size = self._file.stat().st_size
+        os.replace(self._file, target)
+        self._report(100, "Done")
+        return Rendered(total, size, self._composer.messages, tuple(notes))
+
+    # Messages -------------------------------------------------------------------------------------------------------
+
+    def _set_messages(self, typesetter: Typesetter, lines: Iterator[form.Line]) -> None:
+        waiting: deque[tuple[Portion, Future[Path]]] = deque()
+        try:
+            for portion in self._portions(lines):
+                waiting.append((portion, typesetter.begin("messages.typ", portion.path)))
+                if len(waiting) > RUNS:
+                    self._take(*waiting.popleft())
+            while waiting:
+                self._take(*waiting.popleft())
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _portions(self, lines: Iterator[form.Line]) -> Iterator[Portion]:
+        characters = 0
+        for line in lines:
+            match line:
+                case Said():
+                    characters += len(line.content)
+                case Talk():
+                    characters += len(line.system_prompt)
+                case _:
+                    raise ValueError("a document inside a document")
+            if self._composer.messages >= MOST_MESSAGES or characters > MOST_TEXT:
+                raise Refused(_TOO_LONG)
+            yield from self._composer.add(line)
+        yield from self._composer.end()
+
+    def _take(self, portion: Portion, future: "Future[Path]") -> None:
+        path = future.result()
+        file = File(path.read_bytes())
+        pages = file.pages()
+        marks = file.marks()
+        if len(marks) != portion.headings:
+            raise AssertionError(f"{len(marks)} of {portion.headings} headings were set")
+        before = sum(part.pages for part in self._parts)
+        places = {number: before + place for place, number in enumerate(pages, 1)}
+        self._pages_of_marks += [places[mark.page] for mark in marks]
+        self._parts.append(_Set(path, len(pages), marks))
+        done, total = portion.messages, max(self._head.messages, portion.messages)
+        self._report(2 + 82 * done / max(1, total), f"Message {done:,} of {total:,}")
+
+    # Front ----------------------------------------------------------------------------------------------------------
+
+    def _set_front(self, typesetter: Typesetter, notes: list[str]) -> tuple[Path, int]:
+        """The title and the table of contents, and how many pages they take, which the table counts from."""
+        chosen = contents.choose(self._composer.entries, self._clock.day, self._clock.month)
+        guess = 1 + len(chosen) // 45
+        while True:
+            lines = [self._line(one, guess) for one in chosen]
+            data = _Front(self._look, cell(self._title(300)), self._about(), notes, lines, self._composer.talks > 1)
+            path = typesetter.set_now("front.typ", "front", data)
+            pages = len(File(path.read_bytes()).pages())
+            # One more digit may make another line; then the greater count is kept, and counted from.
+            if pages <= guess:
+                if pages == guess:
+                    return path, pages
+            guess = pages
+
+    def _line(self, chosen: Chosen, front: int) -> Line:
+        return Line(chosen.level, chosen.cell, str(front + self._pages_of_marks[chosen.mark]), chosen.mark)
+
+    def _title(self, most: int) -> str:
+        return headline(text.shown(self._head.title), most) or wording.UNTITLED
+
+    def _about(self) -> list[tuple[str, str]]:
+        composer = self._composer
+        rows = [("Exported", f"{self._clock.at(self._head.exported_at)} ({self._clock.name})")]
+        if self._head.owner:
+            rows.append(("By", headline(text.shown(self._head.owner), 100)))
+        if composer.talks > 1:
+            rows.append(("Conversations", f"{composer.talks:,}"))
+        rows.append(("Messages", f"{composer.messages:,}"))
+        if composer.first is not None and composer.latest is not None:
+            first, latest = self._clock.day(composer.first), self._clock.day(composer.latest)
+            rows.append(("Written", first if first == latest else f"{first} to {latest}"))
+        return rows
+
+    def _notes(self) -> list[str]:
+        notes = self._shelf.missing(self._composer.seen | set(self._head.title))
+        if self._head.urdu == "nastaliq" and not self._look.nastaliq:
+            notes.append(
+                "This machine has no Nastaliq font, so Urdu is set in Naskh. The Debian package fonts-noto-core has one."
+            )
+        if left_out := self._composer.pictures.left_out:
+            notes.append(f"{wording.counted(left_out, 'picture')} could not be shown: broken, too large, or too many.")
+        return notes
