@@ -1,0 +1,49 @@
+"""What turns speech into text: models at providers, and one on this machine."""
+
+from baatcheet.audio.engines.model import Engine, Engines
+from baatcheet.audio.engines.moonshine import NAME, MoonshineEngine, is_installed
+from baatcheet.audio.engines.provider import ProviderEngine
+from baatcheet.jobs.isolation import Sandbox
+from baatcheet.platform.settings import AudioSettings, SettingsError
+from baatcheet.providers.catalogue import Catalogue
+
+LOCAL = "local"
+
+__all__ = ["Engine", "Engines", "build_engines"]
+
+
+def build_engines(settings: AudioSettings, catalogue: Catalogue, sandbox: Sandbox) -> Engines:
+    """The engines that `settings` name; when they name none, every provider that transcribes, then the local one.
+
+    Raises SettingsError.
+    """
+    if not settings.engines:
+        found: list[Engine] = [
+            ProviderEngine(provider, models[0]) for provider, models in catalogue.transcribers()
+        ]
+        if is_installed():
+            found.append(MoonshineEngine(sandbox))
+        return Engines(found)
+    return Engines([_engine(name, catalogue, sandbox) for name in settings.engines])
+
+
+def _engine(name: str, catalogue: Catalogue, sandbox: Sandbox) -> Engine:
+    if name in {LOCAL, NAME}:
+        # Whether it is installed is seen when it is asked: a worker on another machine may have it.
+        return MoonshineEngine(sandbox)
+    provider_name, _, model = name.partition("/")
+    provider = catalogue.named(provider_name)
+    if provider is None:
+        raise SettingsError(
+            f"BAATCHEET_AUDIO_ENGINES: the provider {provider_name!r} is not configured. "
+            "Example: BAATCHEET_AUDIO_ENGINES=groq/whisper-large-v3-turbo,local"
+        )
+    if not model:
+        preferred = {one.name: models[0] for one, models in catalogue.transcribers()}
+        if provider_name not in preferred:
+            raise SettingsError(
+                f"BAATCHEET_AUDIO_ENGINES: say which model of {provider_name} transcribes. "
+                f"Example: BAATCHEET_AUDIO_ENGINES={provider_name}/whisper-1"
+            )
+        model = preferred[provider_name]
+    return ProviderEngine(provider, model)

@@ -1,0 +1,222 @@
+"""A stage for the tests of recordings: an API, a worker and a provider of their own, on a database of their own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+
+from baatcheet.audio import endpoints as audio_endpoints
+from baatcheet.audio.direct import DirectTranscriber
+from baatcheet.audio.engines import build_engines
+from baatcheet.audio.jobs import AudioParts, transcribe
+from baatcheet.audio.service import Recordings
+from baatcheet.audio.transcribing import Transcriber
+from baatcheet.auth import endpoints as auth_endpoints
+from baatcheet.auth.access import Door
+from baatcheet.auth.bootstrap import ensure_admin
+from baatcheet.auth.rate_limits import RateLimits
+from baatcheet.auth.service import Authenticator, Tokens, Users
+from baatcheet.chat.serving import Gate
+from baatcheet.jobs import endpoints as job_endpoints
+from baatcheet.jobs.isolation import Sandbox
+from baatcheet.jobs.service import Fleet, Jobs
+from baatcheet.jobs.worker import Rhythm, Worker
+from baatcheet.openai_api.audio import PATH, AudioApi
+from baatcheet.platform import failures, openapi
+from baatcheet.platform.asgi import Frame, Receive, Scope, Send
+from baatcheet.platform.blobs import FolderBlobs
+from baatcheet.platform.cache import Cache
+from baatcheet.platform.database import Database, connect
+from baatcheet.platform.http import client_session
+from baatcheet.platform.migrate import upgrade
+from baatcheet.platform.settings import Settings, load
+from baatcheet.platform.telemetry import Metrics, Telemetry
+from baatcheet.platform.uploads import body_limit
+from baatcheet.providers.catalogue import build_catalogue
+from tests.audio.whisper import Whisper
+from tests.conftest import ADMIN_TOKEN, database_on
+
+QUICK = Rhythm(beat=0.2, lease=1.0, reap=0.2, tick=0.05, poll=0.3)
+ENDED = {"succeeded", "dead", "cancelled"}
+BASE = "http://stage"
+
+
+@pytest_asyncio.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(processes=1) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def whisper() -> AsyncIterator[Whisper]:
+    async with Whisper() as provider:
+        yield provider
+
+
+@pytest_asyncio.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with client_session() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def audio_database(services: Mapping[str, str]) -> Iterator[str]:
+    """Nobody else's worker takes jobs from here."""
+    with database_on(services["DATABASE_URL"]) as url:
+        upgrade(url)
+        ensure_admin(url, load({"BAATCHEET_ADMIN_TOKEN": ADMIN_TOKEN}, dotenv=None).auth)
+        yield url
+
+
+class Caller(httpx.AsyncClient):
+    """A user of the stage."""
+
+    def __init__(self, app: Any, token: str) -> None:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        super().__init__(
+            transport=transport, base_url=BASE, headers={"authorization": f"Bearer {token}"}, timeout=30
+        )
+        self.token = token
+
+    async def upload(self, path: Path, *, key: str | None = None, **fields: str) -> httpx.Response:
+        headers = {} if key is None else {"idempotency-key": key}
+        with path.open("rb") as file:
+            return await self.post(
+                "/api/v1/audio", files={"file": (path.name, file)}, data=fields, headers=headers
+            )
+
+    async def ended(self, job_id: str, seconds: float = 60) -> dict[str, Any]:
+        """The job, once it has ended."""
+        async with asyncio.timeout(seconds):
+            while (job := (await self.get(f"/api/v1/jobs/{job_id}")).json())["status"] not in ENDED:
+                await asyncio.sleep(0.02)
+        found: dict[str, Any] = job
+        return found
+
+
+@dataclass
+class Stage:
+    """Everything there is."""
+
+    db: Database
+    url: str
+    app: Any
+    whisper: Whisper
+    blobs: FolderBlobs
+    transcriber: Transcriber
+    settings: Settings
+    stack: AsyncExitStack
+    admin: Caller
+
+    async def caller(self, name: str) -> Caller:
+        made = await self.admin.post("/api/v1/users", json={"name": name})
+        assert made.status_code == 201, made.text
+        token = await self.admin.post("/api/v1/tokens", json={"name": name, "user_id": made.json()["id"]})
+        assert token.status_code == 201, token.text
+        return await self.stack.enter_async_context(Caller(self.app, token.json()["token"]))
+
+    async def work(self) -> Worker:
+        """A worker, until the test ends."""
+        parts = AudioParts(self.db, self.blobs, self.transcriber)
+        worker = Worker(
+            self.db, partial(connect, self.url), [transcribe.bind(parts)], rooms={"audio": 2}, rhythm=QUICK
+        )
+        await worker.start()
+        self.stack.push_async_callback(worker.stop)
+        return worker
+
+
+@pytest.fixture
+def audio_settings() -> dict[str, str]:
+    """Settings of the stage that a test module has otherwise."""
+    return {}
+
+
+@pytest_asyncio.fixture
+async def stage(
+    services: Mapping[str, str],
+    audio_database: str,
+    audio_settings: dict[str, str],
+    whisper: Whisper,
+    tmp_path: Path,
+) -> AsyncIterator[Stage]:
+    settings = load(
+        {
+            "DATABASE_URL": audio_database,
+            "REDIS_URL": services["REDIS_URL"],
+            "OLLAMA_HOST": "",
+            "OPENAI_BASE_URL": whisper.url,
+            "OPENAI_API_KEY": "sk-whisper-secret",
+            "BAATCHEET_ADMIN_TOKEN": ADMIN_TOKEN,
+            "BAATCHEET_AUDIO_ENGINES": "openai/whisper-1",
+            "BAATCHEET_AUDIO_PIECE_SECONDS": "10",
+            "BAATCHEET_AUDIO_DIRECT_SECONDS": "30",
+            "BAATCHEET_AUDIO_MAX_BYTES": "3000000",
+            **audio_settings,
+        },
+        dotenv=None,
+    )
+    async with AsyncExitStack() as stack:
+        db = Database(settings.database, pool_size=6, name="audio tests")
+        stack.push_async_callback(db.close)
+        cache = Cache(settings.cache)
+        await cache.start()
+        stack.push_async_callback(cache.close)
+        session = await stack.enter_async_context(client_session())
+        catalogue = build_catalogue(settings.providers, session)
+        stack.push_async_callback(catalogue.close)
+        sandbox = await stack.enter_async_context(Sandbox(processes=2))
+        blobs = FolderBlobs(tmp_path / "files")
+        engines = build_engines(settings.audio, catalogue, sandbox)
+        transcriber = Transcriber(sandbox, engines, settings.audio)
+        app = FastAPI(generate_unique_id_function=openapi.operation_id)
+        failures.install(app)
+        for router in (auth_endpoints.router, job_endpoints.router, audio_endpoints.router):
+            app.include_router(router)
+        app.add_middleware(Door)
+        state = app.state
+        state.settings, state.database, state.cache = settings, db, cache
+        state.rate_limits = RateLimits(settings.auth, cache)
+        state.authenticator = authenticator = Authenticator(db)
+        stack.push_async_callback(authenticator.close)
+        state.tokens, state.users = Tokens(db, authenticator), Users(db, authenticator)
+        parts = AudioParts(db, blobs, transcriber)
+        state.jobs, state.fleet = Jobs(db, [transcribe.bind(parts)]), Fleet(db, lease=1)
+        state.recordings = Recordings(db, blobs, transcriber, state.jobs, settings.audio)
+        direct = AudioApi(
+            gate=Gate(authenticator, state.rate_limits),
+            direct=DirectTranscriber(transcriber, settings.audio),
+            blobs=blobs,
+        )
+
+        async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == PATH:
+                await direct.transcriptions(scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        limit = body_limit(settings.audio.max_bytes)
+        frame = Frame(
+            routed, settings.server, Telemetry(Metrics()), {audio_endpoints.PATH: limit, PATH: limit}
+        )
+        admin = await stack.enter_async_context(Caller(frame, ADMIN_TOKEN))
+        yield Stage(db, audio_database, frame, whisper, blobs, transcriber, settings, stack, admin)
+
+
+@pytest_asyncio.fixture
+async def alice(stage: Stage) -> Caller:
+    return await stage.caller("alice")
+
+
+@pytest_asyncio.fixture
+async def bob(stage: Stage) -> Caller:
+    return await stage.caller("bob")
