@@ -6,8 +6,9 @@ import gc
 import socket
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from baatcheet import __version__
+from baatcheet.audio import endpoints as audio_endpoints
 from baatcheet.auth import endpoints as auth_endpoints
 from baatcheet.auth import idempotency
 from baatcheet.auth.access import Door
@@ -24,6 +26,8 @@ from baatcheet.auth.guard import FailureGuard
 from baatcheet.auth.rate_limits import FailureLimit, RateLimits
 from baatcheet.auth.service import Authenticator, Tokens, Users
 from baatcheet.chat import context_endpoints, token_counts, turns
+from baatcheet.chat.serving import Gate
+from baatcheet.console import endpoints as console_endpoints
 from baatcheet.context.calibration_keeper import CalibrationKeeper
 from baatcheet.context.counting import count_aside, warm_up
 from baatcheet.context.tokenizers import Tokenizers
@@ -31,16 +35,24 @@ from baatcheet.conversations import endpoints as conversation_endpoints
 from baatcheet.conversations.service import Conversations
 from baatcheet.entrypoints import health as health_endpoints
 from baatcheet.entrypoints.contexts import build_context
+from baatcheet.entrypoints.features import Shared, body_limits, install_services, share
 from baatcheet.entrypoints.refusal import refuse
 from baatcheet.entrypoints.streaming import StreamingRoutes, build_chat, describe
+from baatcheet.entrypoints.worker import hears_notices
+from baatcheet.events import endpoints as event_endpoints
+from baatcheet.events.feed import EventFeed
+from baatcheet.events.history import History
+from baatcheet.exports import endpoints as export_endpoints
+from baatcheet.exports.importing import endpoints as import_endpoints
 from baatcheet.jobs import endpoints as job_endpoints
 from baatcheet.jobs.depth import keep_measured
-from baatcheet.jobs.service import Fleet, Jobs
 from baatcheet.kit.ids import new_id
+from baatcheet.notifications import endpoints as notification_endpoints
+from baatcheet.openai_api.audio import AudioApi
 from baatcheet.platform import failures, logging, openapi
 from baatcheet.platform.asgi import Frame
 from baatcheet.platform.cache import Cache
-from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl
+from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl, connect
 from baatcheet.platform.health import Health
 from baatcheet.platform.http import client_session
 from baatcheet.platform.logging import get_logger
@@ -51,6 +63,7 @@ from baatcheet.projects import endpoints as project_endpoints
 from baatcheet.projects.service import Projects
 from baatcheet.providers.catalogue import AUTO, Catalogue, UnknownModel, build_catalogue
 from baatcheet.providers.observed import Observed
+from baatcheet.webhooks import endpoints as webhook_endpoints
 
 log = get_logger(__name__)
 
@@ -62,7 +75,14 @@ ROUTERS = (
     token_counts.router,
     turns.router,
     job_endpoints.router,
+    event_endpoints.router,
+    audio_endpoints.router,
+    import_endpoints.router,
+    export_endpoints.router,
+    webhook_endpoints.router,
+    notification_endpoints.router,
     health_endpoints.router,
+    console_endpoints.router,
 )
 
 TAGS = [
@@ -73,6 +93,11 @@ TAGS = [
     {"name": "conversations", "description": "A conversation is a tree of messages with an active branch."},
     {"name": "messages", "description": "What was said."},
     {"name": "projects", "description": "Folders of conversations."},
+    {"name": "audio", "description": "Recordings, and what is said in them."},
+    {"name": "exports", "description": "Taking conversations away, and bringing them."},
+    {"name": "webhooks", "description": "Telling other servers what has happened."},
+    {"name": "notifications", "description": "What a user is told."},
+    {"name": "events", "description": "What happens, as it happens."},
     {"name": "jobs", "description": "Work that is done in the background."},
     {"name": "tokens", "description": "What programs come in with."},
     {"name": "users", "description": "Administrators only."},
@@ -163,8 +188,6 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     state.conversations = Conversations(
         db, count=count_aside, max_message_bytes=settings.server.max_message_bytes
     )
-    state.jobs = Jobs(db)
-    state.fleet = Fleet(db, lease=settings.jobs.lease_seconds)
     telemetry: Telemetry = state.telemetry
     if telemetry.tracer is not None:
         stack.push_async_callback(asyncio.to_thread, telemetry.tracer.close)
@@ -173,6 +196,7 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
         settings.providers, session, observe=lambda provider: Observed(provider, telemetry)
     )
     stack.push_async_callback(catalogue.close)
+    shared = _open_features(app, settings, catalogue, stack)
     state.health = health = Health(
         db, cache, providers=lambda: [provider.name for provider in catalogue.providers]
     )
@@ -199,6 +223,11 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
         process=new_id(),
         metrics=telemetry.metrics,
     )
+    state.transcriptions = AudioApi(
+        gate=Gate(authenticator, state.rate_limits),
+        direct=state.direct_transcriber,
+        blobs=shared.blobs,
+    )
     state.chat = chat.service
     warm_up()
     calm_collector()
@@ -210,6 +239,24 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     default = settings.providers.default_model
     if default not in {None, AUTO}:
         _in_background(stack, _look_for_default(catalogue, default), "default_model")
+
+
+def _open_features(app: FastAPI, settings: Settings, catalogue: Catalogue, stack: AsyncExitStack) -> Shared:
+    """What has background work, what tells of it, and the console that shows it."""
+    state = app.state
+    shared = share(settings, state.database, catalogue, stack)
+    install_services(app, shared)
+    state.events = events = EventFeed(
+        shared.db,
+        notices_from(settings, shared.db),
+        metrics=state.telemetry.metrics,
+        most_streams=settings.events.streams_per_user,
+    )
+    events.start()
+    stack.push_async_callback(events.close)
+    state.event_history = History(shared.db)
+    console_endpoints.install(app, settings.console)
+    return shared
 
 
 async def _look_for_default(catalogue: Catalogue, default: str | None) -> None:
@@ -260,10 +307,18 @@ def _docs(app: FastAPI) -> Any:
     return show
 
 
+def notices_from(settings: Settings, db: Database) -> Callable[[], Awaitable[Any]] | None:
+    """Opens a connection on which a LISTEN is heard; None where a pooler would spoil it."""
+    url = settings.database.direct_url or settings.database.url
+    if url is None or not hears_notices(settings, db):
+        return None
+    return partial(connect, url.get_secret_value())
+
+
 def frame(app: FastAPI, settings: Settings, telemetry: Telemetry) -> Frame:
     """The whole application: the frame around the streaming endpoints and the REST application."""
     guarded = FailureGuard(StreamingRoutes(app, app.state), FailureLimit(app.state.cache))
-    return Frame(guarded, settings.server, telemetry)
+    return Frame(guarded, settings.server, telemetry, body_limits(settings))
 
 
 def calm_collector() -> None:
@@ -328,6 +383,9 @@ class Server(uvicorn.Server):
         if health is not None:
             health.drain()
         chat = getattr(self._app.state, "streaming", None)
+        events = getattr(self._app.state, "events", None)
+        if events is not None:
+            self._loop.call_soon_threadsafe(events.drain)
         if chat is not None:
             self._loop.call_soon_threadsafe(self._whole.drain)
             self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(chat.service.drain(grace.left())))

@@ -19,6 +19,7 @@ from baatcheet.chat.service import ChatService
 from baatcheet.chat.serving import Gate
 from baatcheet.chat.store import TurnStore
 from baatcheet.context.manager import ContextManager
+from baatcheet.openai_api import audio as openai_audio
 from baatcheet.openai_api import openapi as openai_openapi
 from baatcheet.openai_api.endpoints import OpenAiApi
 from baatcheet.platform.asgi import ROUTE, Receive, Scope, Send
@@ -133,6 +134,8 @@ class StreamingRoutes:
                 return "GET", path, chat.openai.models
             case "/v1/embeddings":
                 return "POST", path, chat.openai.embeddings
+            case "/v1/audio/transcriptions":
+                return "POST", path, self._state.transcriptions.transcriptions
             case "/api/v1/chat/completions":
                 return "POST", path, chat.native.completions
             case "/api/v1/chat/regenerate":
@@ -149,4 +152,6 @@ class StreamingRoutes:
 def describe(document: dict[str, Any]) -> None:
     """Add the streaming endpoints to the OpenAPI document."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    document["paths"] |= chat_openapi.paths(schemas) | openai_openapi.paths(schemas)
+    document["paths"] |= (
+        chat_openapi.paths(schemas) | openai_openapi.paths(schemas) | openai_audio.paths(schemas)
+    )

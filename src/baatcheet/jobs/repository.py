@@ -73,6 +73,20 @@ async def after(
     return (await session.scalars(query)).all()
 
 
+COUNTED = (*UNFINISHED, "dead")
+
+
+async def counts(session: AsyncSession, owner: UUID) -> dict[str, int]:
+    """How many jobs of theirs are in each status that asks for somebody's attention."""
+    query = (
+        select(JobRow.status, func.count())
+        .where(*_mine(owner), JobRow.status.in_(COUNTED))
+        .group_by(JobRow.status)
+    )
+    found = dict((await session.execute(query)).tuples().all())
+    return {status: found.get(status, 0) for status in COUNTED}
+
+
 async def cancel(session: AsyncSession, owner: UUID | None, job_id: UUID) -> JobRow | None:
     """End a job that nobody runs; None when there is none such."""
     ended = (

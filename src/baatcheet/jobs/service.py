@@ -60,6 +60,11 @@ class Jobs:
             raise JobNotFound(job_id)
         return row
 
+    async def counts(self, who: Principal) -> dict[str, int]:
+        """How many of their own jobs are queued, waiting, running and dead."""
+        async with self._db.tenant(who.user_id) as session:
+            return await repository.counts(session, who.user_id)
+
     async def cancel(self, who: Principal, job_id: UUID) -> JobRow:
         """End what is queued at once, and ask what runs to stop. Raises JobNotInState when it has ended."""
         owner = _owner(who, everyone=is_admin(who))

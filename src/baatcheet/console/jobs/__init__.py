@@ -1,0 +1,1 @@
+"""The jobs' room: queues, jobs, workers and schedules."""
