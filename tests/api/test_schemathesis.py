@@ -3,10 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
+from baatcheet.platform.database import Database
 from tests.conftest import ROOT, Caller, NewCaller, RunningServer
 
 SECONDS = 60
@@ -17,11 +22,37 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
+OWN = "explorer"
+
+_THINGS = (
+    "INSERT INTO job_queues (name) VALUES (:name)",
+    "INSERT INTO job_schedules (name, kind, cron, paused, next_at) "
+    "VALUES (:name, :name, '0 0 1 1 *', true, now() + interval '1 year')",
+)
+_LEFT = (
+    "DELETE FROM job_queues WHERE name = :name",
+    "DELETE FROM job_schedules WHERE name = :name",
+    "DELETE FROM users WHERE id = :user",
+)
+
+
+@asynccontextmanager
+async def own_things(database: Database, user: UUID) -> AsyncIterator[None]:
+    """A queue and a schedule that may be steered. In the end they are gone, and the user with all that is theirs."""
+    async with database.system() as session:
+        for statement in _THINGS:
+            await session.execute(text(statement), {"name": OWN})
+    try:
+        yield
+    finally:
+        async with database.system() as session:
+            for statement in _LEFT:
+                await session.execute(text(statement), {"name": OWN, "user": user})
 
 
 @pytest.mark.timeout(SECONDS * 5)
 async def test_schemathesis_finds_no_500_and_nothing_undeclared(
-    server: RunningServer, admin: Caller, new_caller: NewCaller, tmp_path: Path
+    server: RunningServer, admin: Caller, new_caller: NewCaller, database: Database, tmp_path: Path
 ) -> None:
     # An administrator, so that no operation is out of reach; not the one that other tests need.
     explorer = await new_caller("explorer", role="admin")
@@ -58,21 +89,23 @@ async def test_schemathesis_finds_no_500_and_nothing_undeclared(
         "off",
         "--no-color",
     ]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "SCHEMATHESIS_HOOKS": "tests.api.explorer_hooks",
-            "PYTHONPATH": str(ROOT),
-            "EXPLORER_KEEPS": ",".join(kept),
-        },
-        capture_output=True,
-        text=True,
-        timeout=SECONDS * 4,
-        check=False,
-    )
-    (tmp_path / "report.txt").write_text(done.stdout)
-    for caller in (explorer, admin):
-        assert (await caller.get("/api/v1/users")).status_code == 200, "it locked somebody out"
+    async with own_things(database, explorer.user_id):
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "SCHEMATHESIS_HOOKS": "tests.api.explorer_hooks",
+                "PYTHONPATH": str(ROOT),
+                "EXPLORER_KEEPS": ",".join(kept),
+                "EXPLORER_OWNS": OWN,
+            },
+            capture_output=True,
+            text=True,
+            timeout=SECONDS * 4,
+            check=False,
+        )
+        (tmp_path / "report.txt").write_text(done.stdout)
+        for caller in (explorer, admin):
+            assert (await caller.get("/api/v1/users")).status_code == 200, "it locked somebody out"
     assert done.returncode == 0, f"{done.stdout[-20_000:]}\n{done.stderr[-4000:]}"

@@ -114,6 +114,7 @@ class Stage:
     blobs: FolderBlobs
     transcriber: Transcriber
     settings: Settings
+    environment: Mapping[str, str]
     stack: AsyncExitStack
     admin: Caller
 
@@ -135,36 +136,28 @@ class Stage:
         return worker
 
 
-@pytest.fixture
-def audio_settings() -> dict[str, str]:
-    """Settings of the stage that a test module has otherwise."""
-    return {}
-
-
 @pytest_asyncio.fixture
 async def stage(
     services: Mapping[str, str],
     audio_database: str,
-    audio_settings: dict[str, str],
     whisper: Whisper,
     tmp_path: Path,
 ) -> AsyncIterator[Stage]:
-    settings = load(
-        {
-            "DATABASE_URL": audio_database,
-            "REDIS_URL": services["REDIS_URL"],
-            "OLLAMA_HOST": "",
-            "OPENAI_BASE_URL": whisper.url,
-            "OPENAI_API_KEY": "sk-whisper-secret",
-            "BAATCHEET_ADMIN_TOKEN": ADMIN_TOKEN,
-            "BAATCHEET_AUDIO_ENGINES": "openai/whisper-1",
-            "BAATCHEET_AUDIO_PIECE_SECONDS": "10",
-            "BAATCHEET_AUDIO_DIRECT_SECONDS": "30",
-            "BAATCHEET_AUDIO_MAX_BYTES": "3000000",
-            **audio_settings,
-        },
-        dotenv=None,
-    )
+    environment = {
+        "DATABASE_URL": audio_database,
+        "REDIS_URL": services["REDIS_URL"],
+        "OLLAMA_HOST": "",
+        "OPENAI_BASE_URL": whisper.url,
+        "OPENAI_API_KEY": "sk-whisper-secret",
+        "BAATCHEET_ADMIN_TOKEN": ADMIN_TOKEN,
+        "BAATCHEET_AUDIO_ENGINES": "openai/whisper-1",
+        "BAATCHEET_AUDIO_PIECE_SECONDS": "10",
+        "BAATCHEET_AUDIO_DIRECT_SECONDS": "30",
+        "BAATCHEET_AUDIO_MAX_BYTES": "3000000",
+        "BAATCHEET_FILES_DIR": str(tmp_path / "files"),
+        "BAATCHEET_JOB_LEASE_SECONDS": "1",
+    }
+    settings = load(environment, dotenv=None)
     async with AsyncExitStack() as stack:
         db = Database(settings.database, pool_size=6, name="audio tests")
         stack.push_async_callback(db.close)
@@ -209,7 +202,9 @@ async def stage(
             routed, settings.server, Telemetry(Metrics()), {audio_endpoints.PATH: limit, PATH: limit}
         )
         admin = await stack.enter_async_context(Caller(frame, ADMIN_TOKEN))
-        yield Stage(db, audio_database, frame, whisper, blobs, transcriber, settings, stack, admin)
+        yield Stage(
+            db, audio_database, frame, whisper, blobs, transcriber, settings, environment, stack, admin
+        )
 
 
 @pytest_asyncio.fixture

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 import pytest_asyncio
@@ -21,12 +21,12 @@ from tests.openai_api.extract_schemas import EXTRACTED
 @pytest_asyncio.fixture
 async def client(stage: Stage, alice: Caller) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client as its user makes one: a key and a base URL, nothing else."""
-    transport = httpx.ASGITransport(app=stage.app, raise_app_exceptions=False)
+    transport = httpx2.ASGITransport(app=stage.app, raise_app_exceptions=False)
     async with openai.AsyncOpenAI(
         api_key=alice.token,
         base_url=f"{BASE}/v1",
         max_retries=0,
-        http_client=httpx.AsyncClient(transport=transport),
+        http_client=httpx2.AsyncClient(transport=transport),
     ) as made:
         yield made
 

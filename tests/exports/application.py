@@ -39,7 +39,6 @@ from baatcheet.platform.database import Database, connect
 from baatcheet.platform.settings import ExportSettings, Settings
 from baatcheet.platform.signed_links import SignedLinks
 from baatcheet.platform.telemetry import Metrics, Telemetry
-from baatcheet.platform.uploads import body_limit
 from baatcheet.projects import endpoints as project_endpoints
 from baatcheet.projects.service import Projects
 
@@ -140,8 +139,7 @@ async def serving(
         ):
             app.include_router(router)
         app.add_middleware(Door)
-        limits = {import_endpoints.PATH: body_limit(exports.max_import_bytes)}
-        frame = Frame(app, settings.server, state.telemetry, limits)
+        frame = Frame(app, settings.server, state.telemetry, import_endpoints.body_limits(exports))
         with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
             running.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             config = uvicorn.Config(

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.context.history import tokens_of
+from baatcheet.events.outbox import record
 from baatcheet.exports import jobs as export_jobs
 from baatcheet.exports import repository
 from baatcheet.exports.importing.jobs import ImportParts, import_conversations
@@ -80,7 +81,7 @@ def dying(function: Any) -> Any:
 async def main(kind: str, queue: str, url: str, folder: Path) -> None:
     database = DatabaseSettings(url=SecretStr(url))
     db, blobs, settings = DyingDatabase(database, pool_size=3), DyingBlobs(folder), ExportSettings()
-    export_jobs.record = dying(export_jobs.record)  # type: ignore[assignment]
+    vars(export_jobs)["record"] = dying(record)
     repository.end_import = dying(repository.end_import)
     async with Sandbox() as sandbox:
         bound: BoundKind

@@ -321,7 +321,7 @@ def test_every_kind_of_content_has_its_text(tmp_path: Path, content: Json, text:
 
 def test_messages_need_not_have_metadata_weights_recipients_or_times(tmp_path: Path) -> None:
     bare = {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["bare"]}}
-    odd = {"author": None, "content": "text", "metadata": [], "weight": "heavy", "recipient": 3}
+    odd: Json = {"author": None, "content": "text", "metadata": [], "weight": "heavy", "recipient": 3}
     reply: Json = {"author": {"role": "assistant"}, "content": {"parts": ["reply"]}, "metadata": None}
     found = read_upload(tmp_path, [conversation(chain(bare, odd, reply))])
     _, lines = found.only()

@@ -6,15 +6,20 @@ import json
 import time
 import zipfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
 
+from baatcheet.attachments.keys import file_key
+from baatcheet.audio.keys import audio_key
+from baatcheet.exports.account import TABLES_OF_ONES_OWN
 from baatcheet.exports.jobs import Nothing, expire_exports
 from baatcheet.exports.keys import export_key
 from baatcheet.jobs.enqueueing import enqueue
+from baatcheet.kit.ids import new_id
 from tests.conftest import Caller
 from tests.conversations.test_conversations import make, say
 from tests.exports.application import Running
@@ -114,6 +119,27 @@ async def test_one_branch_or_all_of_them(alice: Caller, worker: None) -> None:
         document = (await alice.get(f"/api/v1/exports/{export['id']}/download")).json()
         texts[branch] = [one["content"] for one in document["conversations"][0]["messages"]]
     assert texts == {"active": ["root", "right"], "all": ["root", "left", "left leaf", "right"]}
+
+
+async def test_what_branches_off_is_read_after_the_active_branch(alice: Caller, worker: None) -> None:
+    conversation = await talk(alice, "root", "left", "left leaf")
+    path = f"/api/v1/conversations/{conversation['id']}"
+    root = (await alice.get(f"{path}/messages")).json()["data"][0]
+    await alice.patch(path, json={"head_id": root["id"]})
+    await say(alice, conversation, "right", role="assistant")
+    export = await finished(alice, await ask(alice, conversation, format="txt", branch="all"))
+    written = (await alice.get(f"/api/v1/exports/{export['id']}/download")).text
+    places = [
+        written.index(one) for one in ("\nroot", "\nright", "another branch", "\nleft\n", "\nleft leaf")
+    ]
+    assert places == sorted(places)
+
+
+async def test_an_empty_conversation_can_be_exported(alice: Caller, worker: None) -> None:
+    conversation = await talk(alice)
+    for wanted in ("json", "md", "pdf"):
+        export = await finished(alice, await ask(alice, conversation, format=wanted))
+        assert export["size"] > 0
 
 
 async def test_a_file_is_fetched_in_parts(alice: Caller, worker: None) -> None:
@@ -372,6 +398,53 @@ async def test_all_of_ones_data_comes_as_an_archive(alice: Caller, bob: Caller, 
         assert {"usage.json", "notifications.json", "attachments.json"} <= names
     assert alice.token is not None
     assert alice.token.encode() not in file.content
+
+
+async def test_the_archive_has_uploaded_files_unless_told_otherwise(
+    alice: Caller, running: Running, worker: None, tmp_path: Path
+) -> None:
+    ids = [new_id(), new_id()]
+    async with running.db.system() as session:
+        for at, one in enumerate(ids):
+            await session.execute(
+                text(
+                    "INSERT INTO attachments (id, user_id, job_id, reading, filename, kind, media_type, size, sha256) "
+                    "VALUES (:id, :user, :id, :id, :name, 'txt', 'text/plain', 5, :name)"
+                ),
+                {"id": one, "user": alice.user_id, "name": f"نقشہ {at}.txt"},
+            )
+        await session.execute(
+            text(
+                "INSERT INTO attachment_pages (attachment_id, reading, number, user_id, text, engine) "
+                "VALUES (:id, :id, 1, :user, 'one', 'x'), (:id, :id, 2, :user, 'two', 'x')"
+            ),
+            {"id": ids[0], "user": alice.user_id},
+        )
+    path = tmp_path / "upload"
+    path.write_bytes(b"hello")
+    await running.blobs.put(file_key(alice.user_id, ids[0]), path)
+    for files in (True, False):
+        made = (await alice.post("/api/v1/exports", json={"files": files})).json()
+        export = await finished(alice, made)
+        content = (await alice.get(f"/api/v1/exports/{export['id']}/download")).content
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            assert archive.testzip() is None
+            listed = json.loads(archive.read("attachments.json"))
+            assert [one["extracted_text"] for one in listed] == ["one\n\ntwo", None]
+            inside = [one for one in archive.namelist() if one.startswith("files/")]
+            assert inside == ([f"files/{ids[0]}/نقشہ 0.txt"] if files else [])
+            if files:
+                assert archive.read(inside[0]) == b"hello"
+        assert export["notes"] == (["نقشہ 1.txt is not in it: the file is gone."] if files else [])
+
+
+def test_files_are_looked_for_where_they_are_kept() -> None:
+    prefixes = {table.name: table.files for table in TABLES_OF_ONES_OWN if table.files is not None}
+    owner, row = new_id(), new_id()
+    assert {name: f"{prefix}{owner}/{row}" for name, prefix in prefixes.items()} == {
+        "attachments": file_key(owner, row),
+        "recordings": audio_key(owner, row),
+    }
 
 
 async def test_a_token_that_may_only_read_exports_nothing(

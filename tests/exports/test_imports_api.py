@@ -135,6 +135,29 @@ async def test_the_same_file_again_makes_no_copies_unless_asked(alice: Caller, w
     assert fourth["imported"] == 1, "it was deleted, so it is not there"
 
 
+async def test_of_two_imports_of_the_same_at_once_one_finds_the_other(
+    alice: Caller, running: Running
+) -> None:
+    content = one([said(str(n), content=f"message {n}") for n in range(500)])
+    answers = [await alice.post(PATH, json=content) for _ in range(2)]
+    async with running.working():
+        for answer in answers:
+            assert (await ended(alice, answer.json()["job"]))["status"] == "succeeded"
+    found = [(await alice.get(f"/api/v1/imports/{one.json()['import']['id']}")).json() for one in answers]
+    assert sorted((one["imported"], one["skipped"]) for one in found) == [(0, 1), (1, 0)]
+    assert len((await alice.get("/api/v1/conversations")).json()["data"]) == 1
+
+
+async def test_a_long_conversation_comes_whole_and_goes_whole(alice: Caller, worker: None) -> None:
+    count = 3_000
+    messages = [said(str(n), parent_id=str(n - 1) if n else None, content=f"{n} 🏔") for n in range(count)]
+    messages[7]["content"] = "x" * 1_900_000
+    (outcome,) = await outcomes(alice, await bring(alice, one(messages)))
+    (told,) = (await export_of(alice, outcome["conversation_id"]))["conversations"]
+    assert [one["content"] for one in told["messages"]] == [one["content"] for one in messages]
+    assert told["head_id"] == told["messages"][-1]["id"]
+
+
 async def test_anothers_import_of_the_same_file_is_no_duplicate(
     alice: Caller, bob: Caller, worker: None
 ) -> None:

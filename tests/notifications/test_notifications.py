@@ -66,6 +66,7 @@ async def test_an_export_that_is_ready_is_told_to_its_owner_alone(
         ("audio.transcribed", {"filename": "کلام.mp3"}, "Your recording was transcribed", "کلام.mp3"),
         ("job.dead", dead(), "A file could not be read", "The image can't be read."),
         ("job.dead", dead("audio.transcribe", "audio"), "A recording could not be transcribed", ""),
+        ("job.dead", dead("import.x", "import"), "Your conversations could not be imported", ""),
         ("job.dead", dead("x.y", "other"), "A job has failed", "x.y: "),
         (
             "webhook.disabled",

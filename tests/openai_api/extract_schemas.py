@@ -17,6 +17,8 @@ ANSWERS = (
     "CreateChatCompletionResponse",
     "CreateChatCompletionStreamResponse",
     "CreateEmbeddingResponse",
+    "CreateTranscriptionResponseJson",
+    "CreateTranscriptionResponseVerboseJson",
     "ErrorResponse",
     "ListModelsResponse",
     "Model",

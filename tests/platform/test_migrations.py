@@ -12,11 +12,6 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
-import baatcheet.auth.models
-import baatcheet.chat.models
-import baatcheet.context.models
-import baatcheet.conversations.models
-import baatcheet.projects.models  # noqa: F401 - importing a module declares its tables
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Base, connect, connect_arguments, parse_url
 from baatcheet.platform.migrate import MigrationError, current_revision, downgrade, newest_revision, upgrade

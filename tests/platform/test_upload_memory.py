@@ -138,7 +138,7 @@ async def test_ten_uploads_at_once_pass_through_little_memory(upload_server: tup
             *(upload(url, random.Random(number).randbytes(SIZE // 5), 0.002) for number in range(10))
         )
     assert {answer.status_code for answer in answers} == {200}
-    assert watch.most - watch.before < 2 * SLACK
+    assert watch.most - watch.before < 5 * SLACK
 
 
 async def test_others_are_answered_while_a_large_file_comes(upload_server: tuple[str, int, Path]) -> None:

@@ -20,6 +20,7 @@ from .embeddings import embed
 from .frames import Act, Reply
 from .requests import BadRequestError, check
 from .steps import PRESETS, Step
+from .transcriptions import hear
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -158,6 +159,12 @@ class Application:
             await self._fail(exchange, Step(status=401, leak_key=True))
         elif (method, path) == ("GET", "/models"):
             await self._list(exchange)
+        elif (method, path) == ("POST", "/audio/transcriptions"):
+            heard = hear(exchange.recorded.raw)
+            if heard is None:
+                await self._refuse(exchange, BadRequestError("There is no file.", "file"))
+            else:
+                await exchange.whole(200, _encode(heard), b"application/json")
         elif (method, path) in {("POST", "/chat/completions"), ("POST", "/embeddings")}:
             try:
                 body = _decode(exchange.recorded.raw)

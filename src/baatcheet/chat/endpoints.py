@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from baatcheet.auth.principal import Principal
+from baatcheet.chat.attaching import Attaching
 from baatcheet.chat.errors import TurnNotFound
 from baatcheet.chat.feed import TurnFeed, problem_of
 from baatcheet.chat.rendering import TurnStream, turn_object
@@ -30,16 +31,10 @@ from baatcheet.conversations.errors import ConversationNotFound, MessageNotFound
 from baatcheet.kit.ids import parse_id
 from baatcheet.kit.text import headline
 from baatcheet.platform.asgi import Receive, Scope, Send, read_body, send_json
-from baatcheet.platform.errors import Conflict, Invalid, NotFound
+from baatcheet.platform.errors import Conflict, Invalid
 from baatcheet.platform.settings import ServerSettings
 
 MAX_SYSTEM_PROMPT = 1024 * 1024  # bytes
-
-
-class AttachmentNotFound(NotFound):
-    """There is no such attachment."""
-
-    type = "attachment-not-found"
 
 
 class _Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,7 +52,8 @@ class ChatBody(_Asked, kw_only=True, forbid_unknown_fields=True):
     message: str | list[dict[str, Any]]
     conversation_id: UUID | None = None
     project_id: UUID | None = None
-    attachment_ids: list[UUID] = []
+    attachments: list[UUID] = []
+    attachment_ids: list[UUID] = []  # the same by another name
 
 
 class RegenerateBody(_Asked, forbid_unknown_fields=True):
@@ -72,27 +68,34 @@ class EditBody(_Asked, kw_only=True, forbid_unknown_fields=True):
 
     message_id: UUID
     message: str | list[dict[str, Any]]
+    attachments: list[UUID] = []
 
 
 class ChatApi:
     """The endpoints. Each is a plain ASGI application; what they raise is rendered by the frame around them."""
 
-    def __init__(self, *, gate: Gate, chat: ChatService, store: TurnStore, server: ServerSettings) -> None:
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        chat: ChatService,
+        store: TurnStore,
+        server: ServerSettings,
+        attaching: Attaching,
+    ) -> None:
         self._gate = gate
         self._chat = chat
         self._store = store
         self._server = server
+        self._attaching = attaching
 
     async def completions(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
         who, answer_headers = await self._gate.admit(scope, headers, "chat")
         body = await read_body(receive, self._server.max_body_bytes)
         wanted = shaped(decode_object(body), ChatBody, problem=Invalid)
-        self._check(wanted, wanted.message)
-        if wanted.attachment_ids:
-            raise AttachmentNotFound(
-                f"There is no attachment {wanted.attachment_ids[0]}.", param="attachment_ids"
-            )
+        attachments = [*wanted.attachments, *wanted.attachment_ids]
+        self._check(wanted, wanted.message, alone=not attachments)
         if wanted.conversation_id is not None and wanted.project_id is not None:
             raise Invalid(
                 "project_id is for a new conversation; move an existing one with PATCH /api/v1/conversations/{id}.",
@@ -106,7 +109,8 @@ class ChatApi:
                 project=wanted.project_id,
                 model=wanted.model,
             )
-        message = {"role": "user", "content": wanted.message}
+        param = "attachment_ids" if wanted.attachment_ids and not wanted.attachments else "attachments"
+        message = await self._message(who, wanted.message, attachments, param)
         request = self._request(wanted, headers, "completions", body, messages=[message], opens=opens)
         await self._serve(who, request, wanted.stream, receive, send, headers, answer_headers)
 
@@ -136,7 +140,7 @@ class ChatApi:
         who, answer_headers = await self._gate.admit(scope, headers, "chat")
         body = await read_body(receive, self._server.max_body_bytes)
         wanted = shaped(decode_object(body), EditBody, problem=Invalid)
-        self._check(wanted, wanted.message)
+        self._check(wanted, wanted.message, alone=not wanted.attachments)
         place = await self._store.place(who.user_id, message=wanted.message_id)
         if place is None:
             raise MessageNotFound(wanted.message_id, param="message_id")
@@ -144,7 +148,7 @@ class ChatApi:
             raise Conflict(
                 "Only a user's message can be edited; POST /api/v1/chat/regenerate asks for another reply."
             )
-        message = {"role": "user", "content": wanted.message}
+        message = await self._message(who, wanted.message, wanted.attachments, "attachments")
         at = str(place.parent_id) if place.parent_id is not None else "root"
         request = self._request(wanted, headers, "edit", body, place=place, messages=[message], at=at)
         await self._serve(who, request, wanted.stream, receive, send, headers, answer_headers)
@@ -159,11 +163,21 @@ class ChatApi:
         feed = await self._chat.find(who, turn)
         await self._stream(feed, receive, send, headers, answer_headers)
 
-    def _check(self, wanted: _Asked, message: str | list[dict[str, Any]] | None) -> None:
+    async def _message(
+        self, who: Principal, content: str | list[dict[str, Any]], attachments: list[UUID], param: str
+    ) -> dict[str, Any]:
+        """The user's message with what its attachments bring."""
+        brought = await self._attaching.content(who, content, attachments, param=param)
+        return {"role": "user", "content": brought}
+
+    def _check(
+        self, wanted: _Asked, message: str | list[dict[str, Any]] | None, *, alone: bool = True
+    ) -> None:
+        """`alone`: nothing is attached, so that the message itself must say something."""
         if message is not None:
             if problem := part_problem(message):
                 raise Invalid(f"message: {problem}.", param="message")
-            if is_blank(message):
+            if alone and is_blank(message):
                 raise Invalid("message is empty.", param="message")
             bounded(texts_of(message), self._server.max_message_bytes, param="message")
         if wanted.system_prompt is not None:

@@ -137,7 +137,8 @@ def paths(components: dict[str, Any]) -> dict[str, Any]:
                 summary="Say something, and get a reply",
                 description="Without `conversation_id` a conversation is opened and titled. With `stream` the reply "
                 "comes as server-sent events: `turn.started`, `message.delta` …, `turn.completed` (or failed, "
-                "cancelled, interrupted). The turn goes on when the client leaves.",
+                "cancelled, interrupted). The turn goes on when the client leaves. `attachments` bring their text, and "
+                "to a model that sees their pictures; one that is still being read is waited for a while.",
                 answer=turn_answer("The turn, ended; or its events."),
                 refusals=refusals,
                 body=ChatBody,

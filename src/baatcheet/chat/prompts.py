@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
+from uuid import UUID
 
 from baatcheet.auth.principal import Principal
+from baatcheet.chat.attaching import Attaching
 from baatcheet.chat.errors import ContextLengthExceeded
 from baatcheet.chat.run import Run, TurnRequest
 from baatcheet.chat.store import Closing, Opened, Opening
@@ -20,9 +22,12 @@ log = get_logger(__name__)
 class Prompts:
     """The chat's side of the context: what there is to carry, fitted to whoever answers."""
 
-    def __init__(self, context: ContextManager, truncation: Literal["auto", "disabled"]) -> None:
+    def __init__(
+        self, context: ContextManager, truncation: Literal["auto", "disabled"], attaching: Attaching
+    ) -> None:
         self._context = context
         self._truncation = truncation
+        self._attaching = attaching
 
     @property
     def bounds(self) -> Bounds:
@@ -68,11 +73,13 @@ class Prompts:
 
     async def body(self, target: Target, run: Run, request: TurnRequest) -> Mapping[str, Any]:
         """The request for `target`. Raises ContextTooSmall, OrphanToolResult."""
+        owner = run.feed.identity.user_id
         if run.asked is None:
-            return await self.stateless(target, request)
+            return await self.stateless(owner, target, request)
         run.plan = await self._plan(target, run, run.asked, request)
         run.receipt = self._context.receipt(run.plan, target.model)
-        return {**request.parameters, "model": target.model.name, "messages": run.plan.messages}
+        messages = await self._attaching.shown(owner, run.plan.messages, sees=target.model.vision)
+        return {**request.parameters, "model": target.model.name, "messages": messages}
 
     async def _plan(self, target: Target, run: Run, asked: Asked, request: TurnRequest) -> Plan:
         config = self._context.reserving(request.reply_tokens)
@@ -108,11 +115,12 @@ class Prompts:
 
     # Of a stateless request --------------------------------------------------------------------------------
 
-    async def stateless(self, target: Target, request: TurnRequest) -> Mapping[str, Any]:
+    async def stateless(self, owner: UUID, target: Target, request: TurnRequest) -> Mapping[str, Any]:
         """The request for `target`. Raises ContextTooSmall, OrphanToolResult."""
         messages = request.messages
         if self._truncates(request):
             messages = await self._context.fitted(target.model, request.prompt)
+        messages = await self._attaching.shown(owner, messages, sees=target.model.vision)
         return {**request.parameters, "model": target.model.name, "messages": messages}
 
     def _truncates(self, request: TurnRequest) -> bool:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from baatcheet.auth.idempotency import IdempotencyKeyReused
 from baatcheet.auth.principal import Principal
+from baatcheet.chat.attaching import Attaching
 from baatcheet.chat.errors import (
     TurnNotFound,
     model_not_found,
@@ -74,11 +75,12 @@ class ChatService:
         process: UUID,
         spend: Callable[[UUID, int], Awaitable[None]],
         metrics: Metrics,
+        attaching: Attaching,
         truncation: Literal["auto", "disabled"] = "disabled",
     ) -> None:
         self._store = store
         self._catalogue = catalogue
-        self._prompts = Prompts(context, truncation)
+        self._prompts = Prompts(context, truncation, attaching)
         self._process = process
         self._metrics = metrics
         self._recorder = Recorder(store, spend=spend, metrics=metrics)
@@ -146,7 +148,7 @@ class ChatService:
         created = time.time()
 
         async def body_for(target: Target) -> Mapping[str, Any]:
-            return await self._prompts.stateless(target, request)
+            return await self._prompts.stateless(who.user_id, target, request)
 
         try:
             completed = await complete_first(targets, body_for)

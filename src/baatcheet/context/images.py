@@ -4,7 +4,9 @@ import binascii
 from collections.abc import Mapping
 from math import ceil, sqrt
 from typing import Any, NamedTuple
+from uuid import UUID
 
+from baatcheet.kit.ids import parse_id
 from baatcheet.providers.families import ImageCost, Patches, Tiles
 
 HEADER = 262_144  # characters of base64 in which a size must be found: a JPEG may carry a thumbnail before it
@@ -21,6 +23,29 @@ class Size(NamedTuple):
     height: int
 
 
+class Attached(NamedTuple):
+    """What a part of a message refers to: an attachment. `size`: of its picture, where it is one that can be shown."""
+
+    id: UUID
+    size: Size | None
+
+
+def attachment_of(part: Any) -> Attached | None:
+    """The attachment of ours that a content part refers to (`{"type": "file", "file": {"file_id": …}}`), or None.
+
+    Providers have files of their own, whose ids are no UUIDs.
+    """
+    file = part.get("file") if isinstance(part, Mapping) and part.get("type") == "file" else None
+    if not isinstance(file, Mapping) or (found := parse_id(file.get("file_id", ""))) is None:
+        return None
+    picture = file.get("picture")
+    if not isinstance(picture, Mapping):
+        return Attached(found, None)
+    sides = (picture.get("width"), picture.get("height"))
+    width, height = (side if isinstance(side, int) and 0 < side < 1_000_000 else 1 for side in sides)
+    return Attached(found, Size(width, height))
+
+
 def picture_tokens(parts: Mapping[str, Any] | None, cost: ImageCost) -> int:
     """The tokens of what is not text among a message's content parts."""
     content = parts.get("content") if parts else None
@@ -34,6 +59,8 @@ def picture_tokens(parts: Mapping[str, Any] | None, cost: ImageCost) -> int:
 
 
 def _part_tokens(part: Mapping[str, Any], cost: ImageCost) -> int:
+    if (attached := attachment_of(part)) is not None:
+        return image_tokens(attached.size, cost) if attached.size is not None else 0
     image = part.get("image_url")
     if not isinstance(image, Mapping):
         return cost.worst

@@ -9,9 +9,11 @@ from uuid import UUID
 
 from starlette.types import ASGIApp
 
+from baatcheet.attachments.service import Attachments
 from baatcheet.auth.rate_limits import RateLimits
 from baatcheet.auth.service import Authenticator
 from baatcheet.chat import openapi as chat_openapi
+from baatcheet.chat.attaching import Attaching
 from baatcheet.chat.endpoints import ChatApi
 from baatcheet.chat.keeper import Keeper
 from baatcheet.chat.relay import Relay
@@ -74,9 +76,11 @@ def build_chat(
     limits: RateLimits,
     process: UUID,
     metrics: Metrics,
+    attachments: Attachments | None = None,
 ) -> Chat:
     assert settings.database.url is not None
     store = TurnStore(db, partial(connect, settings.database.url.get_secret_value(), timeout=CONNECT_TIMEOUT))
+    attaching = Attaching(attachments, settings.server.max_message_bytes)
     service = ChatService(
         store=store,
         catalogue=catalogue,
@@ -84,13 +88,16 @@ def build_chat(
         process=process,
         spend=limits.spend_tokens,
         metrics=metrics,
+        attaching=attaching,
         truncation=settings.context.truncation,
     )
     gate = Gate(authenticator, limits)
     return Chat(
         service=service,
-        native=ChatApi(gate=gate, chat=service, store=store, server=settings.server),
-        openai=OpenAiApi(gate=gate, chat=service, catalogue=catalogue, server=settings.server),
+        native=ChatApi(gate=gate, chat=service, store=store, server=settings.server, attaching=attaching),
+        openai=OpenAiApi(
+            gate=gate, chat=service, catalogue=catalogue, server=settings.server, attaching=attaching
+        ),
         keeper=Keeper(store, process, kind="api", pool_size=db.pool_size, chat=service),
         relay=Relay(store, cache),
         store=store,

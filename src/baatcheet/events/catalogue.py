@@ -55,13 +55,15 @@ _JOB = {
 }
 _ATTACHMENT = {
     "attachment_id": "the attachment",
+    "status": "completed, or failed",
     "filename": "its name",
     "media_type": "what it is, as image/png",
     "pages": "how many pages were read",
     "characters": "how many characters of text were found",
     "confidence": "how sure the engine is, 0 to 1, or null",
     "language": "the language of the text, as ur, or null",
-    "engine": "what read it",
+    "engine": "what read it; text where its text was in it as such",
+    "error": "why it could not be read, in words; null when it was",
 }
 _AUDIO = {
     "audio_id": "the recording",
@@ -115,7 +117,7 @@ CATALOGUE: tuple[EventType, ...] = (
     EventType("turn.failed", "A turn has ended because something went wrong.", _TURN),
     EventType("turn.interrupted", "A turn has ended because its process stopped or died.", _TURN),
     EventType("turn.cancelled", "A turn was stopped by its user.", _TURN),
-    EventType("image.ocr_completed", "An attachment was read: its text is there.", _ATTACHMENT),
+    EventType("image.ocr_completed", "An attachment was read, or could not be.", _ATTACHMENT),
     EventType("audio.transcribed", "A recording was transcribed.", _AUDIO),
     EventType("export.completed", "An export is ready to be fetched.", _EXPORT),
     EventType(

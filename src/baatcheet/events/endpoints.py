@@ -123,6 +123,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 @router.get(
     "",
     summary="Follow the events",
+    status_code=200,  # said here, for the document: the class takes no other
     response_class=EventStream,
     responses=_STREAM | problems(400, 422),
 )

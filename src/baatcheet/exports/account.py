@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,14 +24,33 @@ ROWS: Final = 500  # that are read at once
 
 
 class Table(NamedTuple):
-    """Rows of one user's: the list's name in the archive, the table, and what is taken of it."""
+    """Rows of one user's: the list's name in the archive, the table, and what is taken of it.
+
+    `more`: SQL of a JSON object with what is elsewhere. `files`: where the rows' files are kept, below their ids.
+    """
 
     name: str
     table: str
     columns: tuple[str, ...]
+    more: str = "'{}'::jsonb"
+    files: str | None = None
+
+
+class Uploaded(NamedTuple):
+    """A file that was uploaded, and where it is kept."""
+
+    id: UUID
+    filename: str
+    key: str
 
 
 _TIMES = ("created_at", "updated_at", "completed_at", "ended_at", "expires_at")
+_UPLOAD = ("id", "filename", "media_type", "size", "sha256", "status", "engine", "confidence", "error")
+
+_TEXT_OF_PAGES = """jsonb_build_object('extracted_text', (
+    SELECT string_agg(p.text, E'\\n\\n' ORDER BY p.number) FROM attachment_pages p
+    WHERE p.attachment_id = t.id AND p.reading = t.reading
+))"""
 
 TABLES_OF_ONES_OWN: Final = (
     Table("projects", "projects", ("id", "name", "description", *_TIMES)),
@@ -39,61 +59,30 @@ TABLES_OF_ONES_OWN: Final = (
         "usage",
         "turns",
         (
-            "id",
-            "conversation_id",
-            "status",
-            "model",
-            "answered_by",
-            "finish_reason",
-            "prompt_tokens",
-            "completion_tokens",
-            "usage",
+            *("id", "conversation_id", "status", "model", "answered_by", "finish_reason"),
+            *("prompt_tokens", "completion_tokens", "usage"),
             *_TIMES,
         ),
     ),
     Table(
         "attachments",
         "attachments",
-        (
-            "id",
-            "conversation_id",
-            "message_id",
-            "filename",
-            "name",
-            "kind",
-            "media_type",
-            "size",
-            "sha256",
-            "status",
-            "extracted_text",
-            "language",
-            "confidence",
-            "pages",
-            *_TIMES,
-        ),
+        (*_UPLOAD, "kind", "width", "height", "pages", "characters", "language", "notes", *_TIMES),
+        _TEXT_OF_PAGES,
+        "attachments/",
     ),
     Table(
         "recordings",
         "audio",
         (
-            "id",
-            "conversation_id",
-            "filename",
-            "name",
-            "media_type",
-            "size",
-            "sha256",
-            "status",
-            "seconds",
-            "transcription_text",
-            "detected_language",
-            "confidence",
+            *_UPLOAD,
+            *("model", "language", "prompt", "seconds", "transcription_text", "detected_language"),
+            *("segments", "words"),
             *_TIMES,
         ),
+        files="audio/",
     ),
-    Table(
-        "notifications", "notifications", ("id", "kind", "type", "title", "body", "data", "read_at", *_TIMES)
-    ),
+    Table("notifications", "notifications", ("id", "kind", "title", "text", "link", "read_at", *_TIMES)),
     Table("webhooks", "webhooks", ("id", "url", "description", "events", "active", *_TIMES)),
     Table(
         "exports",
@@ -104,6 +93,11 @@ TABLES_OF_ONES_OWN: Final = (
 )
 
 OnRead = Callable[[int, int], Awaitable[None]]
+
+
+class _File(msgspec.Struct):
+    id: UUID
+    filename: str
 
 
 class Account:
@@ -154,6 +148,15 @@ class Account:
                     found[table.name] += len(rows)
         return found
 
+    async def files(self) -> AsyncIterator[Uploaded]:
+        """Every file that was uploaded."""
+        for table in TABLES_OF_ONES_OWN:
+            if table.files is not None:
+                async for rows in self._rows(table):
+                    for row in rows:
+                        told = msgspec.json.decode(row, type=_File)
+                        yield Uploaded(told.id, told.filename, f"{table.files}{self._owner}/{told.id}")
+
     async def _rows(self, table: Table) -> AsyncIterator[list[str]]:
         """Pages of rows, each as the text of its JSON, in the order of their ids."""
         last = UUID(int=0)
@@ -161,7 +164,7 @@ class Account:
             async with self._db.tenant(self._owner, limit=LIMIT) as session:
                 if not await _is_there(session, table.table):
                     return
-                query = _QUERY.format(table=table.table)
+                query = _QUERY.format(table=table.table, more=table.more)
                 values = {"owner": self._owner, "last": last, "limit": ROWS, "columns": list(table.columns)}
                 rows = (await session.execute(text(query), values)).all()
             if not rows:
@@ -170,12 +173,12 @@ class Account:
             last = rows[-1][0]
 
 
-# The table's name is one of those above.
+# What is filled in is said above.
 _QUERY: Final = """
-SELECT t.id, (
+SELECT t.id, ({more} || (
     SELECT coalesce(jsonb_object_agg(c.key, c.value), '{{}}') FROM jsonb_each(to_jsonb(t)) c
     WHERE c.key = ANY(:columns)
-)::text
+))::text
 FROM {table} t WHERE t.user_id = :owner AND t.id > :last ORDER BY t.id LIMIT :limit
 """
 

@@ -21,6 +21,7 @@ VERSION: Final = 1
 CONVERSATIONS: Final = "conversations"
 TABLES: Final = "tables"
 LINES: Final = ".lines"
+CHUNK: Final = 1024 * 1024  # bytes of a file that are copied at once
 
 Report = Callable[[float, str], None]
 
@@ -86,11 +87,10 @@ def _as_list(table: Path) -> Iterator[bytes]:
     yield b"\n]\n"
 
 
-def add_file(archive: Path, name: str, source: Path, at: datetime) -> None:
+def add_file(archive: zipfile.ZipFile, name: str, source: Path, at: datetime) -> None:
     """Add a file as it is: what people upload is compressed already. For a thread."""
-    with zipfile.ZipFile(archive, "a") as packed, source.open("rb") as file:
-        entry = _entry(name, at)
-        entry.compress_type = zipfile.ZIP_STORED
-        with packed.open(entry, "w", force_zip64=True) as target:
-            while chunk := file.read(1024 * 1024):
-                target.write(chunk)
+    entry = _entry(name, at)
+    entry.compress_type = zipfile.ZIP_STORED
+    with source.open("rb") as file, archive.open(entry, "w", force_zip64=True) as target:
+        while chunk := file.read(CHUNK):
+            target.write(chunk)

@@ -162,9 +162,16 @@ def _without_everywhere(responses: dict[int | str, dict[str, Any]]) -> dict[int 
     response_class=Response,
     responses=_FILE | _without_everywhere(problems(403, 404, 409)),
 )
-async def open_export(request: Request, export_id: PathId, exports: Service) -> Response:
-    """Without a token: the link's signature, which `download` of an export holds, opens this one file for a while."""
-    row = await exports.linked_file(request.url.path, dict(request.query_params), export_id)
+async def open_export(
+    request: Request,
+    export_id: PathId,
+    exports: Service,
+    expires: Annotated[str, Query(description="Until when: a part of the link.")] = "",
+    signature: Annotated[str, Query(description="A part of the link.")] = "",
+) -> Response:
+    """Without a token: the link, which `download` of an export holds, opens this one file for a while."""
+    signed = {"expires": expires, "signature": signature}
+    row = await exports.linked_file(request.url.path, signed, export_id)
     return await _file(request, exports, row)
 
 

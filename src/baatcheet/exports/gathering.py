@@ -8,6 +8,7 @@ are. The active branch is the one that was active when the export was asked for.
 import base64
 import binascii
 import re
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,9 @@ from uuid import UUID
 
 import msgspec
 
+from baatcheet.context.images import attachment_of
 from baatcheet.conversations.models import Conversation
+from baatcheet.conversations.wire import text_of
 from baatcheet.exports import document, repository
 from baatcheet.exports.document import Attached, Called, Document, Role, Said, Talk
 from baatcheet.exports.json_format import (
@@ -31,6 +34,7 @@ from baatcheet.exports.json_format import (
 from baatcheet.exports.repository import Outline, Place, Row
 from baatcheet.kit.file_names import safe_name
 from baatcheet.kit.pagination import microseconds
+from baatcheet.platform.blobs import Blobs, FileMissing
 from baatcheet.platform.database import Database
 from baatcheet.platform.threads import in_thread
 
@@ -39,6 +43,8 @@ PAGE_BYTES: Final = 2_000_000  # of their texts; one message is read, whatever i
 LIMIT: Final = 60.0  # seconds that one page, or an outline, may take
 MOST_PICTURE: Final = 20_000_000  # bytes of one that a message carries in itself
 
+VIEWS: Final = "attachment-views/"  # where pictures are, as models are shown them
+_TEXT_OF: Final = "attachment_id"  # of a text part: the attachment that it was read in
 _DATA = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,", re.ASCII)
 
 OnRead = Callable[[int, int], Awaitable[None]]
@@ -70,9 +76,11 @@ class Options:
 class Gatherer:
     """Reads one user's conversations. Every row is theirs: it reads in their name."""
 
-    def __init__(self, db: Database, owner: UUID) -> None:
+    def __init__(self, db: Database, owner: UUID, blobs: Blobs | None = None) -> None:
+        """`blobs`: where the pictures are that a document shows; None: it shows none."""
         self._db = db
         self._owner = owner
+        self._blobs = blobs
 
     async def conversation(self, conversation_id: UUID) -> tuple[Conversation, ProjectEntry | None]:
         """Raises ConversationGone."""
@@ -120,7 +128,7 @@ class Gatherer:
     ) -> int:
         """Write the lines of a document to `path`, pictures beside it; how many messages. Raises ConversationGone."""
         outline = await self._outline(conversation.id, head, every_branch=every_branch)
-        pictures = Pictures(path.parent)
+        pictures = Pictures(path.parent, self._owner, self._blobs)
         at = segment = 0
         with path.open("wb") as file:
             head_line = Document(
@@ -231,22 +239,19 @@ def _branch(conversation: Conversation, options: Options, place: Place, row: Row
 
 
 async def said(row: Row, pictures: "Pictures") -> Said:
-    """A message as a document has it."""
+    """A message as a document has it: what its author wrote. What was read in an attachment is left out."""
     parts: dict[str, Any] = msgspec.json.decode(row.parts) if row.parts is not None else {}
-    content = parts.get("content")
-    attachments = [
-        await pictures.attached(part)
-        for part in (content if isinstance(content, list) else ())
-        if _is_file(part)
-    ]
+    listed = parts.get("content")
+    content: list[Any] = listed if isinstance(listed, list) else []
+    own = [part for part in content if not (isinstance(part, dict) and _TEXT_OF in part)]
     return Said(
         id=str(row.id),
         role=cast("Role", row.role),  # the database checks it
-        content=row.content,
+        content=text_of(own) if len(own) < len(content) else row.content,
         at=row.created_at,
         author=_text(parts.get("name")),
         model=row.model or "",
-        attachments=tuple(attachments),
+        attachments=tuple([await pictures.attached(part) for part in content if _is_file(part)]),
         calls=tuple(_calls(parts.get("tool_calls"))),
         answers=_text(parts.get("tool_call_id")),
         finish_reason=row.finish_reason or "",
@@ -269,10 +274,12 @@ def _text(value: object) -> str:
 
 
 class Pictures:
-    """Files that messages carry in themselves, put down in a folder for who renders them."""
+    """Pictures of messages, put down in a folder for who shows them. Without `blobs` nobody does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, owner: UUID, blobs: Blobs | None) -> None:
         self._folder = folder
+        self._owner = owner
+        self._blobs = blobs
         self._count = 0
 
     async def attached(self, part: dict[str, Any]) -> Attached:
@@ -280,26 +287,46 @@ class Pictures:
         kind = _text(part.get("type"))
         inner = part.get(kind)
         told: dict[str, Any] = inner if isinstance(inner, dict) else {}
+        name = _text(told.get("filename"))
+        ours = attachment_of(part)
+        if ours is not None:
+            path = await self._view(ours.id) if ours.size is not None else ""
+            media_type = "" if ours.size is None else "image/jpeg"
+            return Attached(name=safe_name(name), media_type=media_type, path=path)
         url = _text(told.get("url")) or _text(inner)
         found = _DATA.match(url)
         if found is not None:
             return await self._picture(found.group(1), url[found.end() :])
-        name = _text(told.get("filename")) or url.partition("?")[0].rstrip("/").rpartition("/")[2]
+        name = name or url.partition("?")[0].rstrip("/").rpartition("/")[2]
         if url.startswith("data:") or not name:
             name = kind.removesuffix("_url") or "file"
         return Attached(name=safe_name(name), media_type="image/*" if kind == "image_url" else "")
 
-    async def _picture(self, media_type: str, encoded: str) -> Attached:
+    def _next(self, ending: str) -> Path:
         self._count += 1
-        name = f"picture-{self._count}.{media_type.rpartition('/')[2]}"
-        path = self._folder / name
-        if len(encoded) * 3 // 4 > MOST_PICTURE:
-            return Attached(name=name, media_type=media_type)
+        return self._folder / f"picture-{self._count}.{ending}"
+
+    async def _view(self, attachment_id: UUID) -> str:
+        """A local copy of an attachment's picture as models are shown it; "" where there is none."""
+        if self._blobs is None:
+            return ""
+        path = self._next("jpeg")
+        try:
+            async with self._blobs.local(f"{VIEWS}{self._owner}/{attachment_id}") as view:
+                await in_thread(shutil.copyfile, view, path)
+        except (FileMissing, FileNotFoundError):
+            return ""
+        return str(path)
+
+    async def _picture(self, media_type: str, encoded: str) -> Attached:
+        path = self._next(media_type.rpartition("/")[2])
+        if self._blobs is None or len(encoded) * 3 // 4 > MOST_PICTURE:
+            return Attached(name=path.name, media_type=media_type)
         try:
             size = await in_thread(_write_picture, path, encoded)
         except (binascii.Error, ValueError):
-            return Attached(name=name, media_type=media_type)
-        return Attached(name=name, media_type=media_type, size=size, path=str(path))
+            return Attached(name=path.name, media_type=media_type)
+        return Attached(name=path.name, media_type=media_type, size=size, path=str(path))
 
 
 def _write_picture(path: Path, encoded: str) -> int:

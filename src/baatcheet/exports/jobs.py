@@ -1,5 +1,6 @@
 """The jobs of exports: making a file, and forgetting it when its time is over."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from baatcheet.auth.models import User
 from baatcheet.events.outbox import record
 from baatcheet.exports import repository
 from baatcheet.exports.account import Account
-from baatcheet.exports.archive import Packing, pack
+from baatcheet.exports.archive import Packing, add_file, pack
 from baatcheet.exports.document import Rendering
 from baatcheet.exports.gathering import ConversationGone, Gatherer, Options, Style
 from baatcheet.exports.json_format import Writing, write
@@ -23,10 +24,11 @@ from baatcheet.exports.models import Export
 from baatcheet.exports.rendering import render
 from baatcheet.jobs.declaration import DeadJob, GiveUp, Job, job
 from baatcheet.jobs.isolation import Refused, Sandbox, SandboxFailed
-from baatcheet.platform.blobs import Blobs
+from baatcheet.platform.blobs import Blobs, FileMissing
 from baatcheet.platform.database import Database
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.settings import ExportSettings
+from baatcheet.platform.threads import in_thread
 
 log = get_logger(__name__)
 
@@ -153,7 +155,7 @@ class _Maker:
         self._export = export
         self._folder = folder
         self._target = folder / "export"
-        self._gatherer = Gatherer(parts.db, export.user_id)
+        self._gatherer = Gatherer(parts.db, export.user_id, parts.blobs if export.format == "pdf" else None)
 
     async def conversation(self) -> Made:
         """Raises ConversationGone, Refused, SandboxFailed."""
@@ -162,7 +164,7 @@ class _Maker:
         conversation, project = await self._gatherer.conversation(export.conversation_id)
         lines = self._folder / "export.lines"
         every_branch = export.branch == "all"
-        now = datetime.now(UTC)
+        now = datetime.now(UTC).replace(microsecond=0)
         sandbox = self._parts.sandbox
         if export.format == "json":
             messages = await self._gatherer.write_entries(
@@ -197,7 +199,24 @@ class _Maker:
         await self._parts.sandbox.run(
             pack, packing, seconds=RENDER_SECONDS, memory=MEMORY, on_progress=self._working
         )
-        return Made(self._target)
+        return Made(self._target, await self._add_files(account) if self._export.options.get("files") else ())
+
+    async def _add_files(self, account: Account) -> list[str]:
+        """Put the uploaded files into the archive; what there is to say of those that are not in it."""
+        notes = []
+        now = datetime.now(UTC)
+        archive = await in_thread(zipfile.ZipFile, self._target, "a")
+        try:
+            async for file in account.files():
+                await self._job.progress(97, f"Packing {file.filename}")
+                try:
+                    async with self._parts.blobs.local(file.key) as path:
+                        await in_thread(add_file, archive, f"files/{file.id}/{file.filename}", path, now)
+                except (FileMissing, FileNotFoundError):
+                    notes.append(f"{file.filename} is not in it: the file is gone.")
+        finally:
+            await in_thread(archive.close)
+        return notes
 
     async def _read(self, read: int, total: int) -> None:
         await self._job.progress(

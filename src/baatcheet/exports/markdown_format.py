@@ -73,7 +73,9 @@ def _said(said: Said, number: int, clock: Clock) -> str:
     ]
     for call in said.calls:
         fence = _fence_around(call.arguments)
-        parts.append(f"\nCalled the tool **{_escaped(call.name)}**\n\n{fence}json\n{call.arguments}\n{fence}\n")
+        parts.append(
+            f"\nCalled the tool **{_escaped(call.name)}**\n\n{fence}json\n{call.arguments}\n{fence}\n"
+        )
     for attached in said.attachments:
         kind = "Picture" if attached.media_type.startswith("image/") else "File"
         parts.append(f"\n*{kind}: {_escaped(wording.file_line(attached))}*\n")

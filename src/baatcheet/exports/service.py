@@ -105,7 +105,6 @@ class Exports:
         export.job_id = queued.id
         session.add(export)
         await session.flush()
-        await session.refresh(export)
         return export, await session.get_one(JobRow, queued.id)
 
     async def list(

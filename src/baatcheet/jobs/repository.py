@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, and_, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.jobs.models import UNFINISHED, JobRow
@@ -53,7 +53,8 @@ class ScheduleRow(NamedTuple):
 
 def _mine(owner: UUID | None) -> list[ColumnElement[bool]]:
     """What `owner` may see: visible jobs of their own; None: every job."""
-    return [] if owner is None else [JobRow.user_id == owner, JobRow.visible.is_(True)]
+    # Not `visible IS true`: the planner does not see that the index of the visible ones serves that.
+    return [] if owner is None else [and_(JobRow.user_id == owner, JobRow.visible)]
 
 
 async def by_id(session: AsyncSession, owner: UUID | None, job_id: UUID) -> JobRow | None:
@@ -158,35 +159,40 @@ async def again(
     return [(row.id, row.queue) for row in (await session.execute(queued)).all()]
 
 
+# One part for each status, so that each is counted by its own index; and `now()`, since no index serves a clock that
+# goes on.
 _QUEUES = text("""
-WITH names AS (
-    SELECT name FROM job_queues
-    UNION SELECT DISTINCT jsonb_object_keys(queues) FROM job_workers
-    UNION SELECT DISTINCT queue FROM jobs WHERE status IN ('queued', 'waiting', 'running', 'dead')
-), unfinished AS (
-    SELECT queue, count(*) FILTER (WHERE status = 'queued') AS queued,
-           count(*) FILTER (WHERE status = 'waiting') AS waiting,
-           count(*) FILTER (WHERE status = 'running') AS running,
-           min(created_at) FILTER (WHERE status = 'queued') AS oldest
-    FROM jobs WHERE status IN ('queued', 'waiting', 'running') GROUP BY queue
-), gone AS (
-    SELECT queue, count(*) AS dead FROM jobs WHERE status = 'dead' GROUP BY queue
+WITH queued AS (
+    SELECT queue, count(*) AS n, min(created_at) AS oldest FROM jobs WHERE status = 'queued' GROUP BY queue
+), waiting AS (
+    SELECT queue, count(*) AS n FROM jobs WHERE status = 'waiting' GROUP BY queue
+), running AS (
+    SELECT queue, count(*) AS n FROM jobs WHERE status = 'running' GROUP BY queue
+), dead AS (
+    SELECT queue, count(*) AS n FROM jobs WHERE status = 'dead' GROUP BY queue
 ), lately AS (
     SELECT queue, count(*) FILTER (WHERE status = 'succeeded') AS succeeded,
            count(*) FILTER (WHERE status = 'dead') AS failed,
-           percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM ended_at - started_at)) AS seconds,
-           percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - due_at)) AS latency
-    FROM jobs WHERE ended_at > clock_timestamp() - interval '5 minutes' GROUP BY queue
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM ended_at - started_at)::float8) AS seconds,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - due_at)::float8) AS latency
+    FROM jobs WHERE ended_at > now() - interval '5 minutes' GROUP BY queue
+), names AS (
+    SELECT name FROM job_queues
+    UNION SELECT jsonb_object_keys(queues) FROM job_workers
+    UNION SELECT queue FROM queued UNION SELECT queue FROM waiting
+    UNION SELECT queue FROM running UNION SELECT queue FROM dead
 )
 SELECT n.name, coalesce(q.paused, false), q.max_running, q.per_minute,
-       coalesce(u.queued, 0), coalesce(u.waiting, 0), coalesce(u.running, 0), coalesce(g.dead, 0),
+       coalesce(u.n, 0), coalesce(w.n, 0), coalesce(r.n, 0), coalesce(d.n, 0),
        extract(epoch FROM clock_timestamp() - u.oldest)::float8,
        coalesce(l.succeeded, 0) / 5.0::float8, coalesce(l.failed, 0) / 5.0::float8,
        l.seconds::float8, l.latency::float8
 FROM names n
 LEFT JOIN job_queues q ON q.name = n.name
-LEFT JOIN unfinished u ON u.queue = n.name
-LEFT JOIN gone g ON g.queue = n.name
+LEFT JOIN queued u ON u.queue = n.name
+LEFT JOIN waiting w ON w.queue = n.name
+LEFT JOIN running r ON r.queue = n.name
+LEFT JOIN dead d ON d.queue = n.name
 LEFT JOIN lately l ON l.queue = n.name
 ORDER BY n.name
 """)

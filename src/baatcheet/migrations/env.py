@@ -2,10 +2,6 @@
 
 from alembic import context
 
-import baatcheet.auth.models
-import baatcheet.chat.models
-import baatcheet.conversations.models
-import baatcheet.projects.models  # noqa: F401 - importing a module declares its tables
 from baatcheet.platform.database import Base
 
 connection = context.config.attributes["connection"]

@@ -163,6 +163,8 @@ def _job_dead(event: Event) -> Notice | None:
             title = "A file could not be read"
         case "audio":
             title = "A recording could not be transcribed"
+        case "import":
+            title = "Your conversations could not be imported"
         case _:
             return Notice("job.dead", "A job has failed", f"{kind}: {why}", link, alike=f"job.dead:{kind}")
     return Notice("job.dead", title, why, link, alike=f"job.dead:{kind}")

@@ -1,11 +1,13 @@
 """`/v1`: chat completions, models, embeddings, as OpenAI's clients call them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 import msgspec
 
+from baatcheet.chat.attaching import Attaching
 from baatcheet.chat.errors import ModelNotFound
 from baatcheet.chat.feed import TurnFeed
 from baatcheet.chat.requests import (
@@ -96,12 +98,19 @@ class OpenAiApi:
     """The endpoints. Each is a plain ASGI application; what they raise is rendered by the frame around them."""
 
     def __init__(
-        self, *, gate: Gate, chat: ChatService, catalogue: Catalogue, server: ServerSettings
+        self,
+        *,
+        gate: Gate,
+        chat: ChatService,
+        catalogue: Catalogue,
+        server: ServerSettings,
+        attaching: Attaching,
     ) -> None:
         self._gate = gate
         self._chat = chat
         self._catalogue = catalogue
         self._server = server
+        self._attaching = attaching
 
     async def chat_completions(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
@@ -112,6 +121,7 @@ class OpenAiApi:
         request = self._request(value, wanted, headers, body)
         if wanted.n not in {None, 1} and not request.attached:
             raise BadRequest("A conversation gets one reply at a time: n must be 1.", param="n")
+        request = replace(request, messages=await self._attaching.messages(who, request.messages))
         if request.attached and not wanted.stream:
             async with listening(receive) as watch:
                 whole = await unless_gone(watch, self._chat.complete(who, request))

@@ -80,7 +80,8 @@ def paths(components: dict[str, Any]) -> dict[str, Any]:
                 summary="OpenAI's chat completions",
                 description="Every parameter is passed on to the provider. With `conversation` (or the header) it is "
                 "stateful. Without, a request that is longer than the model's window is refused, or with "
-                "`truncation: auto` sent without its oldest messages. Errors come in OpenAI's envelope.",
+                "`truncation: auto` sent without its oldest messages. A `file` part with an attachment's id as "
+                "`file_id` brings its text, or its picture to a model that sees. Errors come in OpenAI's envelope.",
                 answer=_json("ChatCompletion", "The completion; or its chunks.", **EVENT_STREAM),
                 refusals=(404, 409, 502, 504),
                 body=CompletionBody,

@@ -27,7 +27,7 @@ from baatcheet.kit.ids import new_id
 from baatcheet.platform.errors import NotFound, Unavailable
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.settings import SettingsError, StorageSettings
-from baatcheet.platform.threads import in_thread
+from baatcheet.platform.threads import Threads, in_thread
 
 log = get_logger(__name__)
 
@@ -39,6 +39,7 @@ _PREFIX = re.compile(r"(([A-Za-z0-9_-][A-Za-z0-9._-]{0,199}/)*([A-Za-z0-9_-][A-Z
 _SCRATCH: Final = ".scratch"  # no key begins with a dot
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LEFT_BEHIND: Final = 3600.0  # seconds after which a scratch folder that nobody holds was a killed process's
+_CALLS_AT_ONCE: Final = 16  # to S3
 _PART_BYTES: Final = 8 * 1024 * 1024  # of a large file on its way to S3
 _DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE}
 # What S3 says of a key that is not there; a HEAD has no body to say more in.
@@ -350,6 +351,7 @@ class S3Blobs:
                 "Install it: pip install 'baatcheet[s3]'"
             ) from error
         self._bucket = settings.s3_bucket
+        self._threads = Threads(_CALLS_AT_ONCE, "s3")
         self._prefix = f"{settings.s3_prefix.strip('/')}/" if settings.s3_prefix.strip("/") else ""
         self._scratch = Scratch(folder.expanduser().absolute() / _SCRATCH)
         own = settings.s3_endpoint is not None
@@ -361,6 +363,7 @@ class S3Blobs:
                 config=config.Config(
                     connect_timeout=5,
                     read_timeout=30,
+                    max_pool_connections=2 * _CALLS_AT_ONCE,
                     retries={"mode": "standard", "max_attempts": 3},
                     s3={"addressing_style": "path" if own else "auto"},
                     # What other servers do not all know.
@@ -451,6 +454,7 @@ class S3Blobs:
             yield path
 
     async def close(self) -> None:
+        self._threads.close()
         await in_thread(self._client.close)
 
     async def _call(self, key: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -458,7 +462,7 @@ class S3Blobs:
         errors = self._errors
         try:
             with disk_errors():
-                return await in_thread(function, *arguments, **named)
+                return await self._threads.run(function, *arguments, **named)
         except errors.ClientError as error:
             told = error.response.get("Error", {})
             if told.get("Code") in _MISSING:

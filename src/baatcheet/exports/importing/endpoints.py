@@ -24,10 +24,17 @@ from baatcheet.jobs.schemas import JobOut
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.openapi import accepted, found, problems
 from baatcheet.platform.rest import LIMIT, Cursor, Id, Limit, PathId, page_fields
+from baatcheet.platform.settings import ExportSettings
+from baatcheet.platform.uploads import body_limit
 
 router = APIRouter(prefix="/api/v1", tags=["exports"])
 
 PATH = "/api/v1/conversations/import"
+
+
+def body_limits(settings: ExportSettings) -> dict[str, int]:
+    """Bytes that a body may have, where that is more than elsewhere."""
+    return {PATH: body_limit(settings.max_import_bytes)}
 
 
 def _imports(request: Request) -> Imports:

@@ -82,7 +82,6 @@ class Imports:
         )
         session.add(row)
         await session.flush()
-        await session.refresh(row)
         return Counted(row, Counts()), await session.get_one(JobRow, queued.id)
 
     async def list(self, who: Principal, *, limit: int, cursor: str | None) -> Slice[Counted]:

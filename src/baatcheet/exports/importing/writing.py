@@ -24,7 +24,7 @@ from baatcheet.projects.models import Project
 
 BATCH: Final = 500  # messages that are inserted at once
 BATCH_BYTES: Final = 1_000_000  # of their lines; one message is inserted, whatever it has
-YIELD_CHARACTERS: Final = 65_536  # that are counted before others get their turn
+YIELD_BYTES: Final = 65_536  # of lines that are counted before others get their turn
 _BASE_LIMIT: Final = 60.0  # seconds that a conversation's transaction may take …
 _LIMIT_PER_MESSAGE: Final = 0.02  # … and for each of its messages
 
@@ -60,6 +60,13 @@ class Target(NamedTuple):
     project_id: UUID | None  # all of them into this project
 
 
+class _Numbers(NamedTuple):
+    """Of each message of a conversation, in order: its new id, and its tokens."""
+
+    ids: list[UUID]
+    tokens: "array[int]"
+
+
 class Writer:
     """Makes the conversations of one import. What another run of it has made is not made again."""
 
@@ -89,23 +96,34 @@ class Writer:
 
     async def write(self, entry: Usable) -> None:
         """Make a conversation, or find that it was imported before."""
-        tokens = await self._count_all(entry)
+        owner = self._target.owner
+        async with self._db.tenant(owner) as session:
+            if await self._skipped(session, entry):
+                return
+        numbers = await self._number(entry)
         limit = _BASE_LIMIT + _LIMIT_PER_MESSAGE * entry.messages
-        async with self._db.tenant(self._target.owner, limit=limit) as session:
-            await session.execute(_ONE_AT_A_TIME, {"digest": f"{self._target.owner} {entry.digest}"})
-            values = {"owner": self._target.owner, "digest": entry.digest}
-            there = None if self._target.copy else await session.scalar(_THERE_ALREADY, values)
-            made = {"digest": entry.digest, "messages": entry.messages, "notes": list(entry.notes)}
-            if there is not None:
-                await self._claim(session, entry, status="skipped", conversation_id=there, **made)
+        async with self._db.tenant(owner, limit=limit) as session:
+            await session.execute(_ONE_AT_A_TIME, {"digest": f"{owner} {entry.digest}"})
+            if await self._skipped(session, entry):
                 return
             conversation = new_id()
-            if not await self._claim(session, entry, status="imported", conversation_id=conversation, **made):
-                return
-            await self._make(session, conversation, entry, tokens)
+            if await self._claim(session, entry, status="imported", conversation_id=conversation):
+                await self._make(session, conversation, entry, numbers)
+
+    async def _skipped(self, session: AsyncSession, entry: Usable) -> bool:
+        """Whether the conversation was imported before and is still there."""
+        if self._target.copy:
+            return False
+        values = {"owner": self._target.owner, "digest": entry.digest}
+        there = await session.scalar(_THERE_ALREADY, values)
+        if there is not None:
+            await self._claim(session, entry, status="skipped", conversation_id=there)
+        return there is not None
 
     async def _claim(self, session: AsyncSession, entry: Usable | Unusable, **fields: Any) -> bool:
         """Whether this run is the one that deals with the conversation; another's end is waited for."""
+        if isinstance(entry, Usable):
+            fields |= {"digest": entry.digest, "messages": entry.messages, "notes": list(entry.notes)}
         claim = (
             insert(ImportedConversation)
             .values(
@@ -122,9 +140,8 @@ class Writer:
         return await session.scalar(claim) is not None
 
     async def _make(
-        self, session: AsyncSession, conversation: UUID, entry: Usable, tokens: "array[int]"
+        self, session: AsyncSession, conversation: UUID, entry: Usable, numbers: "_Numbers"
     ) -> None:
-        ids = [new_id() for _ in range(entry.messages)]
         session.add(
             Conversation(
                 id=conversation,
@@ -135,8 +152,8 @@ class Writer:
                 model=entry.model,
                 archived=entry.archived,
                 pinned=entry.pinned,
-                head_id=ids[entry.head] if entry.head is not None else None,
-                token_total=sum(tokens),
+                head_id=numbers.ids[entry.head] if entry.head is not None else None,
+                token_total=sum(numbers.tokens),
                 message_count=entry.messages,
                 created_at=entry.created_at,
                 updated_at=entry.updated_at,
@@ -150,7 +167,7 @@ class Writer:
             while at < entry.messages:
                 lines = await in_thread(_batch, file, min(BATCH, entry.messages - at))
                 batch = [msgspec.json.decode(line, type=Line) for line in lines]
-                values = _columns(batch, ids, tokens, at)
+                values = _columns(batch, numbers, at)
                 await session.execute(
                     _INSERT, {"conversation": conversation, "owner": self._target.owner, **values}
                 )
@@ -177,22 +194,23 @@ class Writer:
         await session.flush()
         return project.id
 
-    async def _count_all(self, entry: Usable) -> "array[int]":
-        """The tokens of every message, before any transaction is open."""
-        tokens = array("i")
+    async def _number(self, entry: Usable) -> "_Numbers":
+        """The ids and the tokens of every message, before any transaction is open."""
+        numbers = _Numbers([], array("i"))
         counted = 0
         with self._messages.open("rb") as file:
             file.seek(entry.offset)
-            while len(tokens) < entry.messages:
-                for raw in await in_thread(_batch, file, min(BATCH, entry.messages - len(tokens))):
+            while (left := entry.messages - len(numbers.ids)) > 0:
+                for raw in await in_thread(_batch, file, min(BATCH, left)):
                     line = msgspec.json.decode(raw, type=Line)
                     parts = msgspec.json.decode(line.parts)
-                    tokens.append(await self._count(line.content, parts))
+                    numbers.ids.append(new_id())
+                    numbers.tokens.append(await self._count(line.content, parts))
                     counted += len(raw)
-                    if counted > YIELD_CHARACTERS:
+                    if counted > YIELD_BYTES:
                         counted = 0
                         await asyncio.sleep(0)
-        return tokens
+        return numbers
 
 
 def _batch(file: IO[bytes], most: int) -> list[bytes]:
@@ -205,17 +223,17 @@ def _batch(file: IO[bytes], most: int) -> list[bytes]:
     return lines
 
 
-def _columns(batch: list[Line], ids: list[UUID], tokens: "array[int]", at: int) -> dict[str, list[Any]]:
+def _columns(batch: list[Line], numbers: _Numbers, at: int) -> dict[str, list[Any]]:
     """The messages of a batch, of which the first is the conversation's `at`th, column by column."""
     moments: list[datetime] = [line.created_at for line in batch]
     return {
-        "ids": ids[at : at + len(batch)],
-        "parents": [ids[line.parent] if line.parent is not None else None for line in batch],
+        "ids": numbers.ids[at : at + len(batch)],
+        "parents": [numbers.ids[line.parent] if line.parent is not None else None for line in batch],
         "roles": [line.role for line in batch],
         "contents": [line.content for line in batch],
         "parts": [_parts(line) for line in batch],
         "models": [line.model for line in batch],
-        "tokens": list(tokens[at : at + len(batch)]),
+        "tokens": list(numbers.tokens[at : at + len(batch)]),
         "reasons": [line.finish_reason for line in batch],
         "moments": moments,
     }

@@ -196,7 +196,7 @@ class Joined:
         if not isinstance(reference, Ref):
             raise Malformed("no structure")
         root = file.dictionary(reference.number)
-        kids = resolved(file, root, "K")
+        kids = resolved(file, root, "K") or []
         done = {reference.number}
         for kid in kids if isinstance(kids, list) else [kids]:
             if not isinstance(kid, Ref):
@@ -207,8 +207,7 @@ class Joined:
             self._children.append(Ref(kid.number + by))
             done.add(kid.number)
         self._role_map = root.get("RoleMap")
-        tree = resolved(file, root, "ParentTree")
-        numbers = _numbers(file, tree)
+        numbers = _numbers(file, resolved(file, root, "ParentTree"))
         if numbers:
             leaf = self._new()
             pairs: list[Value] = []
@@ -369,7 +368,9 @@ def _is_marked(body: Body) -> bool:
 
 
 def _numbers(file: File, node: Value) -> list[tuple[int, Value]]:
-    """The pairs of a number tree."""
+    """The pairs of a number tree. There is none where nothing on the pages has a structure."""
+    if node is None:
+        return []
     if not isinstance(node, dict):
         raise Malformed("no tree of numbers")
     found: list[tuple[int, Value]] = []

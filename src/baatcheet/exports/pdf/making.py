@@ -80,7 +80,7 @@ class _Making:
         self._head = head
         self._report = report
         self._shelf = shelf
-        self._at = head.exported_at.astimezone(UTC)
+        self._at = head.exported_at.astimezone(UTC).replace(microsecond=0)
         self._root = folder / "root"
         self._root.mkdir()
         self._file = folder / "whole.pdf"

@@ -1,0 +1,159 @@
+"""Exports: `python -m benchmarks.exports [--json] [--quick]`.
+
+How long a conversation of mixed English, Urdu and code takes to become a PDF, Markdown or text, and how much memory its
+process takes at most, for several lengths. Each runs in a process of its own, as in a worker, which is counted whole:
+starting Python, importing, looking through the machine's fonts.
+"""
+
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from baatcheet.exports.document import Document, Format, Rendering, Said, Talk, line
+from benchmarks.report import Report, options, progress
+from benchmarks.texts import sentences
+
+SIZES = (500, 1_000, 2_500, 5_000, 10_000)
+QUICK = (500, 1_000, 2_500)
+MOST = 50_000
+STANDARD = 5_000
+SECONDS = 20.0
+MEGABYTES = 800.0
+LANGUAGES = ("python", "sql", "javascript", "bash")
+START = datetime(2026, 5, 12, 9, 0, tzinfo=UTC)
+
+
+def message(number: int, chance: random.Random) -> str:
+    """What is said in message `number`: questions and answers, English and Urdu, with code, lists and tables."""
+    kind = "urdu" if number // 2 % 2 else "english"
+    said = sentences(kind, 260 if number % 2 == 0 else 420, chance)
+    match number % 10:
+        case 1 | 5:
+            code = sentences("code", 420, chance)
+            return f"{said}\n\n```{chance.choice(LANGUAGES)}\n{code}\n```\n\n{sentences(kind, 160, chance)}"
+        case 3:
+            items = "\n".join(f"- {sentences(kind, 70, chance)}" for _ in range(4))
+            return f"### {sentences(kind, 40, chance)}\n\n{said}\n\n{items}"
+        case 7:
+            rows = "\n".join(
+                f"| {sentences('english', 30, chance)} | {sentences('urdu', 30, chance)} | {chance.random():.3f} |"
+                for _ in range(4)
+            ).replace("\n\n", "\n")
+            return f"{said}\n\n| English | اردو | value |\n|---|---|--:|\n{rows}"
+        case 9:
+            return f"**{sentences(kind, 60, chance)}** `{chance.getrandbits(32):x}` {said} https://example.com/{number}"
+        case _:
+            return said
+
+
+def write_document(path: Path, messages: int) -> int:
+    """A document of that many messages at `path`; the characters in it."""
+    chance = random.Random(messages)
+    characters = 0
+    with path.open("wb") as file:
+        file.write(line(Document(f"{messages:,} messages", START, 1, messages, owner="somebody@example.com")))
+        file.write(line(Talk("1", f"{messages:,} messages", START, messages=messages, model="a-model")))
+        for number in range(messages):
+            content = message(number, chance)
+            characters += len(content)
+            at = START + timedelta(minutes=7 * number)
+            role: Any = "assistant" if number % 2 else "user"
+            file.write(line(Said(str(number), role, content, at, model="a-model" if number % 2 else "")))
+    return characters
+
+
+class Taken(msgspec.Struct):
+    """What one rendering took."""
+
+    seconds: float
+    megabytes: float
+    pages: int
+    size: int
+
+
+def measure(source: Path, format_: Format, folder: Path) -> Taken:
+    """Render `source` in a process of its own."""
+    target = folder / f"{source.stem}.{format_}"
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.exports", "--render", str(source), str(target), format_],
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    seconds = time.perf_counter() - began
+    taken = msgspec.json.decode(done.stdout, type=Taken)
+    taken.seconds = seconds
+    target.unlink()
+    return taken
+
+
+def render_here(source: str, target: str, format_: Format) -> None:
+    """The child's part."""
+    from baatcheet.exports.rendering import render  # noqa: PLC0415 - what a child imports is measured, and only there
+
+    rendered = render(Rendering(source, target, format_), lambda _percent, _phrase: None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(msgspec.json.encode(Taken(0.0, peak, rendered.pages, rendered.bytes)).decode())
+
+
+def run(report: Report, *, quick: bool) -> None:
+    sizes = QUICK if quick else SIZES
+    seconds: dict[int, float] = {}
+    peaks: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for messages in sizes:
+            progress(f"PDF of {messages:,} messages")
+            source = folder / f"{messages}.jsonl"
+            characters = write_document(source, messages)
+            taken = measure(source, "pdf", folder)
+            seconds[messages], peaks[messages] = taken.seconds, taken.megabytes
+            standard = messages == STANDARD
+            report.add(f"pdf.{messages}.time", taken.seconds, "s", better="lower", target=SECONDS if standard else None)
+            report.add(
+                f"pdf.{messages}.memory", taken.megabytes, "MB", better="lower", target=MEGABYTES if standard else None
+            )
+            report.note(
+                f"{messages:,} messages, {characters / 1e6:.1f} million characters: {taken.pages:,} pages, "
+                f"{taken.size / 1e6:.1f} MB."
+            )
+        first, last = sizes[0], sizes[-1]
+        # What starting takes is in both, so a straight line stays below the ratio of the lengths.
+        ratio = (seconds[last] / seconds[first]) / (last / first)
+        report.add("pdf.time_per_message_ratio", ratio, "x", better="lower", target=1.2)
+        report.add("pdf.memory_ratio", peaks[last] / peaks[first], "x", better="lower", target=2.0)
+        source = folder / f"{sizes[-1] if quick else MOST}.jsonl"
+        if not quick:
+            progress(f"PDF of {MOST:,} messages")
+            write_document(source, MOST)
+            taken = measure(source, "pdf", folder)
+            report.add(f"pdf.{MOST}.time", taken.seconds, "s", better="lower")
+            report.add(f"pdf.{MOST}.memory", taken.megabytes, "MB", better="lower", target=MEGABYTES)
+        for format_ in ("md", "txt"):
+            progress(f"{format_} of {source.stem} messages")
+            taken = measure(source, format_, folder)  # type: ignore[arg-type]
+            report.add(f"{format_}.{source.stem}.time", taken.seconds, "s", better="lower")
+            report.add(f"{format_}.{source.stem}.memory", taken.megabytes, "MB", better="lower", target=200.0)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--render"]:
+        _, _, source, target, format_ = sys.argv
+        render_here(source, target, format_)  # type: ignore[arg-type]
+        return
+    chosen = options("exports", __doc__ or "")
+    report = Report("exports")
+    run(report, quick=chosen.quick)
+    report.show(chosen)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What becomes of accepted jobs while the workers that run them are killed."""

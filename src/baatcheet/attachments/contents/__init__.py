@@ -1,0 +1,1 @@
+"""Opening what strangers uploaded. Everything in this package runs in a sandbox."""

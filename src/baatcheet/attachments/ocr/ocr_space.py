@@ -1,0 +1,210 @@
+"""OCR.space, a service elsewhere: one page at a time, as JPEG, to whoever holds a key.
+
+Its protocol: a form is posted with the key in the header `apikey`; the answer is 200 and JSON whose `OCRExitCode` is 1
+(all was read) or 2 (some), with `IsErroredOnProcessing` and `ErrorMessage` where not; a key that is not known or used
+up is answered 403 with a JSON string.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from pydantic import SecretStr
+
+from baatcheet.attachments.contents.examining import Sent, Size, picture_to_send
+from baatcheet.attachments.ocr.availability import WITHOUT_KEY
+from baatcheet.attachments.ocr.engine import Box, EngineFailed, Line, Page, PageText, Word
+from baatcheet.attachments.ocr.languages import LANGUAGES, language_of
+from baatcheet.jobs.isolation import Sandbox, SandboxFailed
+from baatcheet.platform.threads import in_thread
+
+NAME: Final = "ocr_space"
+SECONDS: Final = 90.0  # until a page is answered
+MOST_ANSWER: Final = 8_000_000  # bytes
+MOST_SIDE: Final = 5_000  # pixels that it takes
+_READ: Final = frozenset({1, 2})  # exit codes with text
+
+# Its first engine knows Arabic, its second Latin letters best, its third tells the others by itself.
+_CHOICES: Final = {"en": ("eng", "2"), "ar": ("ara", "1"), "ur": ("auto", "3"), "hi": ("auto", "3")}
+_ANY: Final = ("auto", "3")
+
+
+class _WordAnswer(msgspec.Struct, rename="pascal"):
+    word_text: str = ""
+    left: float = 0
+    top: float = 0
+    height: float = 0
+    width: float = 0
+
+
+class _LineAnswer(msgspec.Struct, rename="pascal"):
+    words: list[_WordAnswer] = []
+    line_text: str | None = None
+
+
+class _Overlay(msgspec.Struct, rename="pascal"):
+    lines: list[_LineAnswer] | None = None
+
+
+class _Parsed(msgspec.Struct, rename="pascal"):
+    parsed_text: str | None = None
+    text_overlay: _Overlay | None = None
+    error_message: Any = None
+
+
+class _Answer(msgspec.Struct):
+    parsed: list[_Parsed] | None = msgspec.field(name="ParsedResults", default=None)
+    exit_code: int | None = msgspec.field(name="OCRExitCode", default=None)
+    errored: bool = msgspec.field(name="IsErroredOnProcessing", default=False)
+    error: Any = msgspec.field(name="ErrorMessage", default=None)
+
+
+class OcrSpaceEngine:
+    """Asks OCR.space. Its confidence is not told, so none is made up."""
+
+    name = NAME
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        sandbox: Sandbox,
+        *,
+        url: str,
+        key: SecretStr | None,
+        max_bytes: int,
+    ) -> None:
+        self._session = session
+        self._sandbox = sandbox
+        self._url = url
+        self._key = key
+        self._max_bytes = max_bytes
+
+    def unavailable(self) -> str | None:
+        return None if self._key is not None else WITHOUT_KEY
+
+    async def read(self, page: Page, languages: Sequence[str], scratch: Path) -> PageText:
+        if self._key is None:
+            raise EngineFailed(WITHOUT_KEY, for_all=True)
+        path = scratch / "page.jpg"
+        sent = Sent(page, str(path), self._max_bytes, MOST_SIDE)
+        try:
+            size = await self._sandbox.run(picture_to_send, sent)
+        except SandboxFailed as failure:
+            raise EngineFailed(str(failure)) from failure
+        language, engine = _CHOICES[languages[0]] if len(languages) == 1 else _ANY
+        answer = await self._ask(self._key, await in_thread(path.read_bytes), language, engine)
+        return _page_text(answer, size, languages or tuple(LANGUAGES))
+
+    async def _ask(self, key: SecretStr, picture: bytes, language: str, engine: str) -> _Answer:
+        form = aiohttp.FormData()
+        form.add_field("file", picture, filename="page.jpg", content_type="image/jpeg")
+        for name, value in (
+            ("language", language),
+            ("OCREngine", engine),
+            ("isOverlayRequired", "true"),
+            ("detectOrientation", "true"),
+            ("scale", "true"),
+            ("filetype", "JPG"),
+        ):
+            form.add_field(name, value)
+        try:
+            async with self._session.post(
+                self._url,
+                data=form,
+                headers={"apikey": key.get_secret_value()},
+                timeout=aiohttp.ClientTimeout(total=SECONDS),
+                allow_redirects=False,
+            ) as response:
+                body = await _bounded(response)
+                status = response.status
+        except TimeoutError as error:
+            raise EngineFailed(f"OCR.space did not answer within {SECONDS:g} s.", passing=True) from error
+        except aiohttp.ClientError as error:
+            raise EngineFailed("OCR.space can't be reached.", passing=True) from error
+        return _decoded(status, body)
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(65_536):
+        body += chunk
+        if len(body) > MOST_ANSWER:
+            raise EngineFailed("OCR.space answered more than can be a page.")
+    return bytes(body)
+
+
+def _decoded(status: int, body: bytes) -> _Answer:
+    """Raises EngineFailed unless some text was read."""
+    if status in {401, 403}:
+        raise EngineFailed(f"OCR.space refuses the key: {_said(body)}", for_all=True)
+    if status == 429:
+        raise EngineFailed("OCR.space was asked too often.", passing=True, for_all=True)
+    if status != 200:
+        raise EngineFailed(f"OCR.space answered with status {status}.", passing=status >= 500)
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except msgspec.MsgspecError as error:
+        raise EngineFailed("OCR.space answered with something that can't be read.") from error
+    if answer.errored or answer.exit_code not in _READ or not answer.parsed:
+        told = answer.error or next(
+            (one.error_message for one in answer.parsed or () if one.error_message), ""
+        )
+        raise EngineFailed(f"OCR.space could not read it: {_words(told)}")
+    return answer
+
+
+def _said(body: bytes) -> str:
+    try:
+        return _words(msgspec.json.decode(body))
+    except msgspec.DecodeError:
+        return "it did not say why."
+
+
+def _words(told: Any) -> str:
+    """What it says of an error: a text, or a list of them."""
+    texts = told if isinstance(told, list) else [told]
+    words = " ".join(one for one in texts if isinstance(one, str)).strip()[:300]
+    return words or "it did not say why."
+
+
+def _page_text(answer: _Answer, size: Size, languages: Sequence[str]) -> PageText:
+    across, down = size.page_width / size.width, size.page_height / size.height
+    texts: list[str] = []
+    lines: list[Line] = []
+    for parsed in answer.parsed or ():
+        texts.append((parsed.parsed_text or "").replace("\r\n", "\n").strip())
+        overlay = parsed.text_overlay
+        for line in (overlay.lines if overlay is not None else None) or ():
+            words = tuple(Word(one.word_text, _box(one, across, down)) for one in line.words)
+            if words:
+                text = line.line_text or " ".join(word.text for word in words)
+                lines.append(Line(text, _around(words), None, words))
+    text = "\n\n".join(one for one in texts if one)
+    return PageText(
+        text=text,
+        engine=NAME,
+        width=size.page_width,
+        height=size.page_height,
+        language=language_of(text, languages),
+        lines=tuple(lines),
+    )
+
+
+def _box(word: _WordAnswer, across: float, down: float) -> Box:
+    return Box(
+        round(word.left * across),
+        round(word.top * down),
+        round((word.left + word.width) * across),
+        round((word.top + word.height) * down),
+    )
+
+
+def _around(words: Sequence[Word]) -> Box:
+    return Box(
+        min(word.box.left for word in words),
+        min(word.box.top for word in words),
+        max(word.box.right for word in words),
+        max(word.box.bottom for word in words),
+    )

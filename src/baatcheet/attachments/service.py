@@ -1,0 +1,358 @@
+"""Attachments: taking them in, looking at them, and their text for a chat."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from baatcheet.attachments import repository
+from baatcheet.attachments.errors import (
+    AttachmentBusy,
+    AttachmentNotFound,
+    AttachmentNotReady,
+    AttachmentUnreadable,
+    PageNotFound,
+)
+from baatcheet.attachments.jobs import Extraction, extract
+from baatcheet.attachments.keys import file_key, view_key
+from baatcheet.attachments.kinds import KINDS, MOST_CHARACTERS, TAIL_BYTES, kind_of_head, settled
+from baatcheet.attachments.models import Attachment, AttachmentPage
+from baatcheet.attachments.ocr.availability import EngineState, engine_states
+from baatcheet.auth.principal import Principal
+from baatcheet.jobs import repository as jobs_repository
+from baatcheet.jobs.enqueueing import enqueue
+from baatcheet.jobs.errors import JobNotFound, JobNotInState
+from baatcheet.jobs.models import JobRow
+from baatcheet.jobs.service import Jobs
+from baatcheet.kit.ids import new_id
+from baatcheet.kit.pagination import Slice, decode, slice_of
+from baatcheet.platform.blobs import Blobs, FileMissing, FileStoreUnavailable
+from baatcheet.platform.database import Database
+from baatcheet.platform.errors import TooLarge, Unavailable
+from baatcheet.platform.logging import get_logger
+from baatcheet.platform.settings import AttachmentSettings
+from baatcheet.platform.threads import in_thread
+from baatcheet.platform.uploads import HEAD_BYTES, Received
+
+log = get_logger(__name__)
+
+PATH: Final = "/api/v1/attachments"
+SHOWN_CHARACTERS: Final = 100_000  # of a text that is shown with its attachment
+BETWEEN_PAGES: Final = "\n\n"
+_LIST = "attachments"
+_LOOK_EVERY = 0.25  # seconds
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An attachment, the job that reads it or has read it, and what is to be said of that."""
+
+    attachment: Attachment
+    job: JobRow | None
+    message: str
+
+
+@dataclass(frozen=True)
+class NewAttachment:
+    """An upload that has come and is of a kind that is taken."""
+
+    received: Received
+    kind: str
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What an attachment brings to a chat. `picture`: it can be shown to a model that sees."""
+
+    id: UUID
+    filename: str
+    text: str
+    complete: bool
+    picture: bool
+    width: int | None
+    height: int | None
+
+
+class Attachments:
+    """One user's attachments. What is not theirs is not there: AttachmentNotFound."""
+
+    def __init__(
+        self, db: Database, blobs: Blobs, jobs: Jobs, settings: AttachmentSettings, data_dir: Path
+    ) -> None:
+        self.blobs = blobs
+        self.settings = settings
+        self._db = db
+        self._jobs = jobs
+        self._data_dir = data_dir
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Bytes that a file of each kind may have."""
+        return {name: self._limit(name) for name in KINDS}
+
+    def _limit(self, kind: str) -> int:
+        image = KINDS[kind].family == "image"
+        return self.settings.max_image_bytes if image else self.settings.max_document_bytes
+
+    def engines(self) -> list[EngineState]:
+        """How the engines stand, in the order in which they are asked."""
+        return engine_states(self.settings, self._data_dir)
+
+    # Taking in -------------------------------------------------------------------------------------------------
+
+    async def told(self, received: Received) -> NewAttachment:
+        """An upload with its kind. Raises UnknownKind, ProtectedFile, TooLarge."""
+        head, tail = await in_thread(_ends, received.path)
+        kind = settled(received.kind or kind_of_head(head), received.filename, head, tail)
+        limit = self._limit(kind)
+        if received.size > limit:
+            raise TooLarge(f"A file of this kind ({kind}) may have {limit} bytes at most.")
+        return NewAttachment(received, kind)
+
+    async def keep(self, who: Principal, new: NewAttachment) -> UUID:
+        """Put an upload into the store, for `create`. Returns the id that its attachment is to have.
+
+        Before any transaction, which must not wait for a store. What becomes of none is found by the clean-up.
+        Raises FileStoreUnavailable.
+        """
+        attachment_id = new_id()
+        await self.blobs.put(file_key(who.user_id, attachment_id), new.received.path)
+        return attachment_id
+
+    async def drop(self, who: Principal, attachment_id: UUID) -> None:
+        """Take an attachment's files out of the store. Those that can't be now are found by the clean-up."""
+        try:
+            await self.blobs.delete(file_key(who.user_id, attachment_id))
+            await self.blobs.delete(view_key(who.user_id, attachment_id))
+        except FileStoreUnavailable:
+            log.warning("attachments.file_left", attachment_id=str(attachment_id))
+
+    async def create(
+        self, session: AsyncSession, who: Principal, attachment_id: UUID, new: NewAttachment
+    ) -> Accepted:
+        """Have an upload that was kept as `attachment_id` read; where it was uploaded before, what is there."""
+        kind = KINDS[new.kind]
+        fields = {
+            "id": attachment_id,
+            "user_id": who.user_id,
+            "job_id": attachment_id,  # until there is one
+            "filename": new.received.filename,
+            "kind": kind.name,
+            "media_type": kind.media_type,
+            "size": new.received.size,
+            "sha256": new.received.sha256,
+        }
+        row = await repository.add(session, fields)
+        if row is None:
+            return await self._there(session, who, new.received.sha256)
+        job = await self._enqueue(session, Extraction(who.user_id, attachment_id))
+        await self._begin_again(session, row, job)
+        what = "OCR processing" if kind.family == "image" else "Text extraction"
+        return Accepted(row, job, f"{what} in background")
+
+    async def _there(self, session: AsyncSession, who: Principal, sha256: str) -> Accepted:
+        """A file that its owner has already: read once more where that failed."""
+        there = await repository.by_hash(session, who.user_id, sha256)
+        if there is None:
+            raise AttachmentBusy("The same file was deleted just now. Send it again.")
+        if there.status in {"failed", "cancelled"}:
+            job = await self._enqueue(session, Extraction(there.user_id, there.id))
+            await self._begin_again(session, there, job)
+            return Accepted(
+                there, job, "This file was uploaded before and could not be read: trying once more"
+            )
+        found = await jobs_repository.by_id(session, there.user_id, there.job_id)
+        state = "is being read" if there.status == "processing" else "has been read"
+        return Accepted(there, found, f"This file was uploaded before and {state}")
+
+    async def read_again(
+        self, session: AsyncSession, who: Principal, attachment_id: UUID, wanted: Extraction
+    ) -> Accepted:
+        """Have a picture or a PDF read once more. Raises AttachmentBusy, AttachmentUnreadable."""
+        row = await repository.locked(session, who.user_id, attachment_id)
+        if row is None:
+            raise AttachmentNotFound(attachment_id)
+        if row.status == "processing":
+            raise AttachmentBusy(
+                f"It is being read now: see /api/v1/jobs/{row.job_id}. Wait for that job, or cancel it."
+            )
+        if KINDS[row.kind].family != "image" and row.kind != "pdf":
+            raise AttachmentUnreadable("Only pictures and PDFs are read by OCR; this file is text.")
+        job = await self._enqueue(session, wanted)
+        await self._begin_again(session, row, job)
+        return Accepted(row, job, "OCR processing in background")
+
+    async def _enqueue(self, session: AsyncSession, wanted: Extraction) -> JobRow:
+        queued = await enqueue(session, extract, wanted, owner=wanted.owner, subject=wanted.attachment)
+        return await session.get_one(JobRow, queued.id)
+
+    @staticmethod
+    async def _begin_again(session: AsyncSession, row: Attachment, job: JobRow) -> None:
+        row.job_id, row.status, row.error = job.id, "processing", None
+        await session.flush()
+
+    # Looking -----------------------------------------------------------------------------------------------------
+
+    async def list(
+        self, who: Principal, *, filters: Mapping[str, Any], limit: int, cursor: str | None
+    ) -> Slice[Attachment]:
+        """Newest first. `filters`: `status`, `kind`. Raises BadCursor."""
+        last = decode(_LIST, cursor, UUID) if cursor is not None else None
+        async with self._db.tenant(who.user_id) as session:
+            rows = await repository.after(session, who.user_id, last, limit + 1, filters)
+        return slice_of(_LIST, rows, limit, lambda row: row.id)
+
+    async def get(self, who: Principal, attachment_id: UUID) -> Attachment:
+        async with self._db.tenant(who.user_id) as session:
+            row = await repository.by_id(session, who.user_id, attachment_id)
+        if row is None:
+            raise AttachmentNotFound(attachment_id)
+        return row
+
+    async def text(self, who: Principal, attachment_id: UUID, most: int) -> tuple[Attachment, str | None]:
+        """The attachment and the first `most` characters of its text; None while there is none."""
+        async with self._db.tenant(who.user_id) as session:
+            row = await repository.by_id(session, who.user_id, attachment_id)
+            if row is None:
+                raise AttachmentNotFound(attachment_id)
+            if row.reading is None:
+                return row, None
+            texts = await repository.texts(session, who.user_id, row.id, row.reading, most=most)
+        return row, BETWEEN_PAGES.join(texts)[:most]
+
+    async def whole_text(self, who: Principal, attachment_id: UUID) -> tuple[str, str]:
+        """All of its text, and the name of a file for it. Raises AttachmentNotReady."""
+        row, text = await self.text(who, attachment_id, MOST_CHARACTERS)
+        if text is None:
+            _read(row)
+        stem = row.filename.rpartition(".")[0] or row.filename
+        return text or "", f"{stem}.txt"
+
+    async def page(self, who: Principal, attachment_id: UUID, number: int) -> AttachmentPage:
+        """Raises AttachmentNotReady, PageNotFound."""
+        async with self._db.tenant(who.user_id) as session:
+            row = await repository.by_id(session, who.user_id, attachment_id)
+            if row is None:
+                raise AttachmentNotFound(attachment_id)
+            reading = _read(row)
+            page = await repository.page(session, who.user_id, row.id, reading, number)
+        if page is None:
+            raise PageNotFound(f"The attachment has {row.pages} pages.")
+        return page
+
+    async def pages(
+        self, who: Principal, attachment_id: UUID, *, limit: int, cursor: str | None
+    ) -> Slice[AttachmentPage]:
+        """In their order. Raises AttachmentNotReady, BadCursor."""
+        async with self._db.tenant(who.user_id) as session:
+            row = await repository.by_id(session, who.user_id, attachment_id)
+            if row is None:
+                raise AttachmentNotFound(attachment_id)
+            reading = _read(row)
+            name = f"attachment-pages:{reading}"
+            last = decode(name, cursor, int) if cursor is not None else 0
+            rows = await repository.pages_after(session, who.user_id, row.id, reading, last, limit + 1)
+        return slice_of(name, rows, limit, lambda page: page.number)
+
+    async def delete(self, who: Principal, attachment_id: UUID) -> None:
+        """With its files and its text. One that is being read is no longer; messages keep what they brought."""
+        row = await self.get(who, attachment_id)
+        if row.status == "processing":
+            try:
+                await self._jobs.cancel(who, row.job_id)
+            except (JobNotFound, JobNotInState) as ended:
+                log.debug("attachments.job_had_ended", reason=str(ended))
+        async with self._db.tenant(who.user_id) as session:
+            if not await repository.remove(session, who.user_id, attachment_id):
+                raise AttachmentNotFound(attachment_id)
+        await self.drop(who, attachment_id)
+
+    # For a chat ------------------------------------------------------------------------------------------------
+
+    async def brought(
+        self, who: Principal, ids: Sequence[UUID], *, most: int, param: str
+    ) -> Sequence[Brought]:
+        """What these attachments bring to a turn, each with the first `most` characters of its text.
+
+        One that is still being read is waited for, a while. Raises AttachmentNotFound, AttachmentNotReady,
+        AttachmentUnreadable.
+        """
+        rows = await self._settled(who, ids, param)
+        brought = []
+        for attachment_id in ids:
+            row = rows[attachment_id]
+            if row.status == "processing" and row.reading is None:
+                raise AttachmentNotReady(
+                    f"{row.filename} is still being read: see /api/v1/jobs/{row.job_id}. Send this again when that "
+                    "job has succeeded.",
+                    param=param,
+                    attachment_id=str(row.id),
+                    job_id=str(row.job_id),
+                )
+            if row.reading is None and not row.has_view:
+                raise AttachmentUnreadable(
+                    f"{row.filename} could not be read: {row.error}", param=param, attachment_id=str(row.id)
+                )
+            _, text = await self.text(who, row.id, most + 1)
+            text = text or ""
+            brought.append(
+                Brought(
+                    id=row.id,
+                    filename=row.filename,
+                    text=text[:most],
+                    complete=len(text) <= most and not row.truncated,
+                    picture=row.has_view,
+                    width=row.width,
+                    height=row.height,
+                )
+            )
+        return brought
+
+    async def _settled(self, who: Principal, ids: Sequence[UUID], param: str) -> dict[UUID, Attachment]:
+        """Their rows, once none is being read for the first time, or when there was no more waiting for that."""
+        until = time.monotonic() + self.settings.wait_seconds
+        while True:
+            async with self._db.tenant(who.user_id) as session:
+                rows = await repository.by_ids(session, who.user_id, set(ids))
+            for attachment_id in ids:
+                if attachment_id not in rows:
+                    raise AttachmentNotFound(attachment_id, param=param)
+            reading = any(row.status == "processing" and row.reading is None for row in rows.values())
+            if not reading or time.monotonic() > until:
+                return rows
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def picture(self, owner: UUID, attachment_id: UUID) -> bytes | None:
+        """A picture as models are shown it, as JPEG; None when it is not there, or not to be had now."""
+        taken = bytearray()
+        try:
+            async for chunk in self.blobs.read(view_key(owner, attachment_id)):
+                taken += chunk
+        except (FileMissing, Unavailable) as error:
+            log.warning("attachments.no_picture", attachment_id=str(attachment_id), reason=str(error))
+            return None
+        return bytes(taken)
+
+
+def _read(row: Attachment) -> UUID:
+    if row.reading is not None:
+        return row.reading
+    if row.status == "processing":
+        raise AttachmentNotReady(
+            f"It is still being read: see /api/v1/jobs/{row.job_id}.", job_id=str(row.job_id)
+        )
+    raise AttachmentNotReady(f"There is no text of it: {row.error}")
+
+
+def _ends(path: Path) -> tuple[bytes, bytes]:
+    """A file's first bytes and its last."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - TAIL_BYTES))
+        return head, file.read()
