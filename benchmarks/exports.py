@@ -117,9 +117,19 @@ def run(report: Report, *, quick: bool) -> None:
             taken = measure(source, "pdf", folder)
             seconds[messages], peaks[messages] = taken.seconds, taken.megabytes
             standard = messages == STANDARD
-            report.add(f"pdf.{messages}.time", taken.seconds, "s", better="lower", target=SECONDS if standard else None)
             report.add(
-                f"pdf.{messages}.memory", taken.megabytes, "MB", better="lower", target=MEGABYTES if standard else None
+                f"pdf.{messages}.time",
+                taken.seconds,
+                "s",
+                better="lower",
+                target=SECONDS if standard else None,
+            )
+            report.add(
+                f"pdf.{messages}.memory",
+                taken.megabytes,
+                "MB",
+                better="lower",
+                target=MEGABYTES if standard else None,
             )
             report.note(
                 f"{messages:,} messages, {characters / 1e6:.1f} million characters: {taken.pages:,} pages, "
@@ -137,9 +147,10 @@ def run(report: Report, *, quick: bool) -> None:
             taken = measure(source, "pdf", folder)
             report.add(f"pdf.{MOST}.time", taken.seconds, "s", better="lower")
             report.add(f"pdf.{MOST}.memory", taken.megabytes, "MB", better="lower", target=MEGABYTES)
-        for format_ in ("md", "txt"):
+        formats: tuple[Format, ...] = ("md", "txt")
+        for format_ in formats:
             progress(f"{format_} of {source.stem} messages")
-            taken = measure(source, format_, folder)  # type: ignore[arg-type]
+            taken = measure(source, format_, folder)
             report.add(f"{format_}.{source.stem}.time", taken.seconds, "s", better="lower")
             report.add(f"{format_}.{source.stem}.memory", taken.megabytes, "MB", better="lower", target=200.0)
 
@@ -147,7 +158,7 @@ def run(report: Report, *, quick: bool) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["--render"]:
         _, _, source, target, format_ = sys.argv
-        render_here(source, target, format_)  # type: ignore[arg-type]
+        render_here(source, target, msgspec.convert(format_, Format))
         return
     chosen = options("exports", __doc__ or "")
     report = Report("exports")

@@ -1,6 +1,6 @@
 """Printed pages, made for the test: known texts drawn in several fonts, and then spoilt in known ways."""
 
-# ruff: noqa: RUF001 - several scripts, each meant
+# ruff: noqa: RUF001, ISC004 - several scripts, each meant; long texts, each of several lines
 
 import io
 import random
@@ -148,7 +148,7 @@ def turned(degrees: float) -> Spoiling:
         if degrees % 90 == 0:
             return page.rotate(-degrees, expand=True)
         paper = page.getpixel((0, 0))
-        return page.rotate(-degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=paper)  # type: ignore[arg-type]
+        return page.rotate(-degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
 
     return turn
 

@@ -1,5 +1,7 @@
 """How much of a text was read right."""
 
+# ruff: noqa: RUF001 - what is compared as one
+
 import re
 import unicodedata
 

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
@@ -24,10 +25,10 @@ from baatcheet.auth.access import Door
 from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.auth.rate_limits import RateLimits
 from baatcheet.auth.service import Authenticator, Tokens, Users
+from baatcheet.context.counting import count_aside
 from baatcheet.context.tokenizers import Tokenizers
 from baatcheet.conversations import endpoints as conversation_endpoints
 from baatcheet.conversations.service import Conversations
-from baatcheet.context.counting import count_aside
 from baatcheet.entrypoints.contexts import build_context
 from baatcheet.entrypoints.streaming import StreamingRoutes, build_chat
 from baatcheet.jobs import endpoints as job_endpoints
@@ -87,9 +88,7 @@ class Caller(httpx.AsyncClient):
             transport=transport, base_url=BASE, headers={"authorization": f"Bearer {token}"}, timeout=60
         )
 
-    async def upload(
-        self, data: bytes, name: str = "page.png", *, key: str | None = None
-    ) -> httpx.Response:
+    async def upload(self, data: bytes, name: str = "page.png", *, key: str | None = None) -> httpx.Response:
         headers = {} if key is None else {"idempotency-key": key}
         return await self.post(PATH, files={"file": (name, data)}, headers=headers)
 
@@ -165,8 +164,6 @@ class Stage:
                 "AND data->>'attachment_id' = $1 ORDER BY place",
                 attachment_id,
             )
-        import msgspec
-
         return [msgspec.json.decode(row[0]) for row in rows]
 
     async def forget_users(self) -> None:

@@ -46,7 +46,10 @@ class FakeOcrSpace(_Server):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[dict[str, Any]] = []
-        self.words: list[tuple[str, int, int, int, int]] = [("Hello", 10, 20, 80, 30), ("world", 100, 20, 90, 30)]
+        self.words: list[tuple[str, int, int, int, int]] = [
+            ("Hello", 10, 20, 80, 30),
+            ("world", 100, 20, 90, 30),
+        ]
         self.answer: tuple[int, str] | None = None  # in place of its usual one
         self.hang = False
 
@@ -74,7 +77,7 @@ class FakeOcrSpace(_Server):
             for text, left, top, width, height in self.words
         ]
         line = {
-            "LineText": " ".join(word["WordText"] for word in words),
+            "LineText": " ".join(text for text, *_ in self.words),
             "Words": words,
             "MaxHeight": 30,
             "MinTop": 20,

@@ -1,14 +1,16 @@
 """Uploading pictures and documents, and looking at them: through the API."""
 
+# ruff: noqa: RUF001 - several scripts, each meant
+
 import asyncio
 
 import pytest
+from benchmarks.ocr.corpus import SENTENCE, encoded, picture, protected_docx, word_document
+from benchmarks.ocr.pages import Sheet, draw
 
 from baatcheet.attachments.ocr.availability import Tessdata
 from baatcheet.attachments.service import PATH
 from tests.attachments.conftest import Caller, Stage
-from tests.attachments.files import SENTENCE, encoded, picture, protected_docx, word_document
-from benchmarks.ocr.pages import draw, Sheet
 
 ABSENT = "0190f3a2-7c1e-7d4b-9a51-3f0c2b8e6d10"
 
@@ -126,7 +128,9 @@ async def test_one_that_is_deleted_is_gone_with_its_file_and_its_job(stage: Stag
     assert (await alice.delete(where)).status_code == 404
     assert (await alice.get(f"/api/v1/jobs/{made['job']['id']}")).json()["status"] == "cancelled"
     assert not [path for path in (stage.blobs._root / "attachments").rglob("*") if path.is_file()]
-    assert (await alice.uploaded(picture("Going"), "going.png"))["attachment"]["id"] != made["attachment"]["id"]
+    assert (await alice.uploaded(picture("Going"), "going.png"))["attachment"]["id"] != made["attachment"][
+        "id"
+    ]
 
 
 async def test_nothing_of_hers_is_seen_by_him(
@@ -176,7 +180,11 @@ async def test_what_is_not_taken_is_refused_with_what_to_do(
 async def test_a_file_is_what_its_bytes_say_whatever_it_is_called(alice: Caller) -> None:
     for data, name, media_type in (
         (picture(form="JPEG"), "photo.png", "image/jpeg"),
-        (word_document(), "letter.pdf", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+        (
+            word_document(),
+            "letter.pdf",
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        ),
         (b"# Title\n\nwords", "x.md", "text/markdown"),
         (b'{"a": 1}', "x.json", "application/json"),
         (b"Words, no JSON", "x.json", "text/plain"),
@@ -229,7 +237,11 @@ class TestUnavailable:
         assert "scripts/ocr-data" in engines[0]["reason"]
         read = await alice.read(picture("Unread"))
         assert read["status"] == "failed"
-        for words in ("tesseract: There is no language data", "OCR_SPACE_API_KEY", "BAATCHEET_OCR_VISION_MODEL"):
+        for words in (
+            "tesseract: There is no language data",
+            "OCR_SPACE_API_KEY",
+            "BAATCHEET_OCR_VISION_MODEL",
+        ):
             assert words in read["error"]
         job = (await alice.get(f"/api/v1/jobs/{read['job_id']}")).json()
         assert (job["status"], job["attempts"]) == ("dead", 1)

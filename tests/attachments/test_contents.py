@@ -1,27 +1,13 @@
-"""What is found in files: text, pages, and what is wrong with them. Everything runs in a sandbox, as it does for users."""
+"""What is found in files: text, pages, and what is wrong with them. All of it in a sandbox, as it is for users."""
+
+# ruff: noqa: RUF001 - several scripts, each meant
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from PIL import Image
-
-from baatcheet.attachments.contents import found
-from baatcheet.attachments.contents.examining import (
-    PAGES,
-    VIEW,
-    Examination,
-    Examined,
-    Sent,
-    examine,
-    picture_to_send,
-)
-from baatcheet.attachments.contents.found import FoundPage
-from baatcheet.attachments.ocr.engine import Page
-from baatcheet.jobs.isolation import Refused, Sandbox, SandboxFailed
-from benchmarks.ocr.pages import TEXTS
-from benchmarks.ocr.scoring import right
-from tests.attachments.files import (
+from benchmarks.ocr.corpus import (
     bare_pdf,
     encoded,
     entity_bomb_docx,
@@ -38,6 +24,23 @@ from tests.attachments.files import (
     write,
     zip_bomb_docx,
 )
+from benchmarks.ocr.pages import TEXTS
+from benchmarks.ocr.scoring import right
+from PIL import Image
+
+from baatcheet.attachments.contents import found
+from baatcheet.attachments.contents.examining import (
+    PAGES,
+    VIEW,
+    Examination,
+    Examined,
+    Sent,
+    examine,
+    picture_to_send,
+)
+from baatcheet.attachments.contents.found import FoundPage
+from baatcheet.attachments.ocr.engine import Page
+from baatcheet.jobs.isolation import Refused, Sandbox, SandboxFailed
 
 MEMORY = 600_000_000
 
@@ -125,7 +128,7 @@ async def test_a_long_text_is_cut_and_that_is_said(sandbox: Sandbox, tmp_path: P
 
 
 async def test_what_no_database_can_store_is_replaced(sandbox: Sandbox, tmp_path: Path) -> None:
-    _, [page] = await looked_at(sandbox, tmp_path, b"a\x1bb" + "c\x00d".encode("utf-8"), "txt")
+    _, [page] = await looked_at(sandbox, tmp_path, b"a\x1bb" + b"c\x00d", "txt")
     assert "\x00" not in page.text
 
 
@@ -152,11 +155,15 @@ async def test_every_picture_format_is_opened_and_its_view_is_upright_and_bare(
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
-async def test_every_way_of_colours_becomes_dark_on_white(sandbox: Sandbox, tmp_path: Path, mode: str) -> None:
+async def test_every_way_of_colours_becomes_dark_on_white(
+    sandbox: Sandbox, tmp_path: Path, mode: str
+) -> None:
     form, kind = ("TIFF", "tiff") if mode in {"CMYK", "I;16"} else ("PNG", "png")
     plain = Image.new("L", (60, 40), 255)
     plain.paste(0, (0, 0, 30, 40))
-    image = plain.convert("I").point(lambda v: v * 200).convert("I;16") if mode == "I;16" else plain.convert(mode)
+    image = (
+        plain.convert("I").point(lambda v: v * 200).convert("I;16") if mode == "I;16" else plain.convert(mode)
+    )
     await looked_at(sandbox, tmp_path, encoded(image, form), kind)
     with Image.open(tmp_path / VIEW) as view:
         shown = view.convert("L")
@@ -168,7 +175,7 @@ async def test_the_pages_of_a_tiff_are_pages(sandbox: Sandbox, tmp_path: Path) -
     frames = [Image.new("L", (50 + number, 30), 255) for number in range(3)]
     kept = io.BytesIO()
     frames[0].save(kept, "TIFF", save_all=True, append_images=frames[1:])
-    done, pages = await looked_at(sandbox, tmp_path, kept.getvalue(), "tiff")
+    _, pages = await looked_at(sandbox, tmp_path, kept.getvalue(), "tiff")
     assert [(page.width, page.to_read) for page in pages] == [(50, True), (51, True), (52, True)]
     with pytest.raises(Refused, match="more than 2 pages"):
         await looked_at(sandbox, tmp_path, kept.getvalue(), "tiff", max_pages=2)
@@ -205,15 +212,11 @@ async def test_what_can_not_be_read_is_refused_in_plain_words(
 async def test_a_bomb_in_a_pdf_takes_a_process_and_no_more(sandbox: Sandbox, tmp_path: Path) -> None:
     path = write(tmp_path, "bomb.pdf", picture_bomb_pdf())
     sent = Sent(Page(str(path), "pdf"), str(tmp_path / "page.jpg"), 1_000_000, 2_000)
-    try:
+    # Whether a bomb goes off is the library's affair; what it takes with it is ours.
+    with suppress(SandboxFailed, Refused):
         await sandbox.run(picture_to_send, sent, seconds=30, memory=MEMORY)
-    except (SandboxFailed, Refused) as failure:
-        assert str(failure)
-    # A page of so many strokes is slow to be listed, and its time is over at some point.
-    try:
+    with suppress(SandboxFailed, Refused):
         await looked_at(sandbox, tmp_path, stream_bomb_pdf(), "pdf", seconds=10)
-    except (SandboxFailed, Refused) as failure:
-        assert str(failure)
     _, [page] = await looked_at(sandbox, tmp_path, b"Still here.", "txt")
     assert page.text == "Still here."
 

@@ -1,11 +1,11 @@
 """Telling a file's kind by its bytes."""
 
 import pytest
+from benchmarks.ocr.corpus import honest, protected_docx, repacked, word_document
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baatcheet.attachments.kinds import KINDS, ProtectedFile, UnknownKind, is_text, kind_of_head, settled
-from tests.attachments.files import honest, protected_docx, repacked, word_document
 
 KIND = {"jpg": "jpeg"}
 
@@ -31,9 +31,17 @@ def test_any_bytes_are_of_a_kind_or_refused_in_words(data: bytes, name: str) -> 
         assert len(refusal.detail) > 20  # noqa: PT017
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "koi8-r"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "koi8-r"]
+)
 def test_text_is_text_in_every_encoding(encoding: str) -> None:
-    words = "Grüße aus Köln, mit café" if encoding == "cp1252" else "Привет, мир" if encoding == "koi8-r" else "سلام دنیا"
+    words = (
+        "Grüße aus Köln, mit café"
+        if encoding == "cp1252"
+        else "Привет, мир"
+        if encoding == "koi8-r"
+        else "سلام دنیا"
+    )
     assert is_text((words * 20).encode(encoding))
 
 

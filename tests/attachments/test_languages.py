@@ -3,15 +3,15 @@
 import math
 
 import pytest
+from benchmarks.ocr.pages import FONTS, TEXTS, Sheet, draw, grainy, sheets, turned
+from benchmarks.ocr.scoring import distance, right
+from benchmarks.texts import SENTENCES
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from baatcheet.attachments.ocr.languages import language_of, letters, script_of
 from baatcheet.attachments.ocr.preparing import View, clean, lies, noise_of
-from benchmarks.ocr.pages import FONTS, TEXTS, Sheet, draw, grainy, sheets, turned
-from benchmarks.ocr.scoring import distance, right
-from benchmarks.texts import SENTENCES
 
 CODES = {"english": "en", "urdu": "ur", "hindi": "hi"}
 

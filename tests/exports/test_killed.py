@@ -25,7 +25,7 @@ from tests.exports.test_own_format import one, said
 
 AT_ONCE = 2  # workers
 EXPORT_STEPS = 12
-IMPORT_STEPS = 16
+IMPORT_STEPS = 20
 
 
 async def die(running: Running, kind: str, queue: str, step: int) -> int | None:

@@ -6,9 +6,8 @@ import gc
 import socket
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from hashlib import sha256
 from types import FrameType
 from typing import Any
@@ -18,6 +17,7 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from baatcheet import __version__
+from baatcheet.attachments import endpoints as attachment_endpoints
 from baatcheet.audio import endpoints as audio_endpoints
 from baatcheet.auth import endpoints as auth_endpoints
 from baatcheet.auth import idempotency
@@ -36,9 +36,9 @@ from baatcheet.conversations.service import Conversations
 from baatcheet.entrypoints import health as health_endpoints
 from baatcheet.entrypoints.contexts import build_context
 from baatcheet.entrypoints.features import Shared, body_limits, install_services, share
+from baatcheet.entrypoints.notices import direct_connection, hears_notices
 from baatcheet.entrypoints.refusal import refuse
 from baatcheet.entrypoints.streaming import StreamingRoutes, build_chat, describe
-from baatcheet.entrypoints.worker import hears_notices
 from baatcheet.events import endpoints as event_endpoints
 from baatcheet.events.feed import EventFeed
 from baatcheet.events.history import History
@@ -52,7 +52,7 @@ from baatcheet.openai_api.audio import AudioApi
 from baatcheet.platform import failures, logging, openapi
 from baatcheet.platform.asgi import Frame
 from baatcheet.platform.cache import Cache
-from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl, connect
+from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl
 from baatcheet.platform.health import Health
 from baatcheet.platform.http import client_session
 from baatcheet.platform.logging import get_logger
@@ -76,6 +76,8 @@ ROUTERS = (
     turns.router,
     job_endpoints.router,
     event_endpoints.router,
+    attachment_endpoints.router,
+    attachment_endpoints.engines_router,
     audio_endpoints.router,
     import_endpoints.router,
     export_endpoints.router,
@@ -93,6 +95,7 @@ TAGS = [
     {"name": "conversations", "description": "A conversation is a tree of messages with an active branch."},
     {"name": "messages", "description": "What was said."},
     {"name": "projects", "description": "Folders of conversations."},
+    attachment_endpoints.TAG,
     {"name": "audio", "description": "Recordings, and what is said in them."},
     {"name": "exports", "description": "Taking conversations away, and bringing them."},
     {"name": "webhooks", "description": "Telling other servers what has happened."},
@@ -218,6 +221,7 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
         cache=cache,
         catalogue=catalogue,
         context=context,
+        attachments=state.attachments,
         authenticator=authenticator,
         limits=state.rate_limits,
         process=new_id(),
@@ -248,7 +252,7 @@ def _open_features(app: FastAPI, settings: Settings, catalogue: Catalogue, stack
     install_services(app, shared)
     state.events = events = EventFeed(
         shared.db,
-        notices_from(settings, shared.db),
+        direct_connection(settings) if hears_notices(settings, shared.db) else None,
         metrics=state.telemetry.metrics,
         most_streams=settings.events.streams_per_user,
     )
@@ -305,14 +309,6 @@ def _docs(app: FastAPI) -> Any:
         return HTMLResponse(openapi.page(app.openapi()), headers={"content-security-policy": _DOCS_POLICY})
 
     return show
-
-
-def notices_from(settings: Settings, db: Database) -> Callable[[], Awaitable[Any]] | None:
-    """Opens a connection on which a LISTEN is heard; None where a pooler would spoil it."""
-    url = settings.database.direct_url or settings.database.url
-    if url is None or not hears_notices(settings, db):
-        return None
-    return partial(connect, url.get_secret_value())
 
 
 def frame(app: FastAPI, settings: Settings, telemetry: Telemetry) -> Frame:

@@ -7,22 +7,39 @@ from datetime import timedelta
 
 import msgspec
 
+from baatcheet.attachments.building import build_parts
+from baatcheet.attachments.jobs import Nothing as TidyAttachments
+from baatcheet.attachments.jobs import extract
+from baatcheet.attachments.jobs import tidy as tidy_attachments
+from baatcheet.audio.jobs import AudioParts, transcribe
+from baatcheet.audio.jobs import Nothing as TidyAudio
+from baatcheet.audio.jobs import tidy as tidy_audio
+from baatcheet.context.history import tokens_of
 from baatcheet.context.jobs import compact
 from baatcheet.entrypoints.contexts import build_compactor
-from baatcheet.entrypoints.features import bound_kinds, schedules, share
+from baatcheet.entrypoints.features import Shared, share
 from baatcheet.events.relay import Relay, Subscriber
 from baatcheet.events.retention import forget_old as forget_old_events
+from baatcheet.exports.importing.jobs import ImportParts, import_conversations
+from baatcheet.exports.jobs import ExportParts, expire_exports, render_export
+from baatcheet.exports.jobs import Nothing as ExpireExports
 from baatcheet.jobs.declaration import BoundKind, Job, job
 from baatcheet.jobs.maintenance import forget_old as forget_old_jobs
 from baatcheet.jobs.schedules import Schedule
+from baatcheet.notifications.jobs import EmailParts, send_email
 from baatcheet.notifications.service import forget_old as forget_old_notifications
 from baatcheet.notifications.subscriber import Notifier
 from baatcheet.platform.database import Database
 from baatcheet.platform.http import client_session
+from baatcheet.platform.mail import Mailer
+from baatcheet.platform.outbound import OutboundPolicy, guarded_session
 from baatcheet.platform.settings import Settings
 from baatcheet.platform.telemetry import Metrics, Telemetry
 from baatcheet.providers.catalogue import build_catalogue
 from baatcheet.providers.observed import Observed
+from baatcheet.webhooks.delivering import DeliveryParts
+from baatcheet.webhooks.delivering import tidy as tidy_webhooks
+from baatcheet.webhooks.payload import Tidying
 from baatcheet.webhooks.service import Webhooks
 
 
@@ -69,11 +86,56 @@ async def open_background(
     kinds = [
         compact.bind(build_compactor(settings.context, db=db, catalogue=catalogue)),
         clean_up.bind(Housekeeping(db, settings)),
-        *await bound_kinds(share(settings, db, catalogue, stack), stack),
+        *await _bound_kinds(share(settings, db, catalogue, stack), stack),
     ]
     subscribers: dict[str, Subscriber] = {
         "webhooks": Webhooks(db, settings.webhooks).relayed,
         "notifications": Notifier(email=settings.notifications.smtp_url is not None).relayed,
     }
     nightly = Schedule("nightly clean-up", "17 3 * * *", clean_up, Nothing())
-    return Background(kinds, [nightly, *schedules()], Relay(db, subscribers, metrics=metrics))
+    return Background(kinds, [nightly, *_schedules()], Relay(db, subscribers, metrics=metrics))
+
+
+async def _bound_kinds(shared: Shared, stack: AsyncExitStack) -> list[BoundKind]:
+    """Every kind of job that a worker runs for the features."""
+    settings, db = shared.settings, shared.db
+    attachments = build_parts(
+        settings.attachments,
+        db=db,
+        blobs=shared.blobs,
+        sandbox=shared.sandbox,
+        session=await stack.enter_async_context(client_session()),
+        catalogue=shared.catalogue,
+        data_dir=settings.embedded.data_dir,
+    )
+    audio = AudioParts(db, shared.blobs, shared.transcriber)
+    exports = ExportParts(db, shared.blobs, shared.sandbox, settings.exports)
+    imports = ImportParts(db, shared.blobs, shared.sandbox, settings.exports, tokens_of, shared.limits)
+    outside = await stack.enter_async_context(
+        guarded_session(OutboundPolicy.allowing(settings.webhooks.allowed_networks))
+    )
+    webhooks = DeliveryParts.of(db, outside, settings.webhooks)
+    mail = settings.notifications
+    mailer = Mailer(mail) if mail.smtp_url is not None else None
+    return [
+        extract.bind(attachments),
+        tidy_attachments.bind(attachments),
+        transcribe.bind(audio),
+        tidy_audio.bind(audio),
+        render_export.bind(exports),
+        expire_exports.bind(exports),
+        import_conversations.bind(imports),
+        Webhooks(db, settings.webhooks).deliver.bind(webhooks),
+        tidy_webhooks.bind(webhooks),
+        send_email.bind(EmailParts(db, mailer, mail.public_url)),
+    ]
+
+
+def _schedules() -> list[Schedule]:
+    """When the features clear away what is out of date: at night, in UTC, one after another."""
+    return [
+        Schedule("attachments clean-up", "27 3 * * *", tidy_attachments, TidyAttachments()),
+        Schedule("recordings clean-up", "37 3 * * *", tidy_audio, TidyAudio()),
+        Schedule("exports clean-up", "7 * * * *", expire_exports, ExpireExports()),
+        Schedule("webhooks clean-up", "47 3 * * *", tidy_webhooks, Tidying()),
+    ]

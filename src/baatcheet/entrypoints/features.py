@@ -1,4 +1,4 @@
-"""The features that have background work, put together as the API and the workers need them."""
+"""The features that have background work: what their endpoints ask. `background` has what a worker runs."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -6,42 +6,36 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from baatcheet.attachments.jobs import extract
+from baatcheet.attachments.service import PATH as ATTACHMENTS_PATH
+from baatcheet.attachments.service import Attachments
 from baatcheet.audio import endpoints as audio_endpoints
 from baatcheet.audio.direct import DirectTranscriber
 from baatcheet.audio.engines import build_engines
-from baatcheet.audio.jobs import AudioParts, transcribe
-from baatcheet.audio.jobs import Nothing as TidyAudio
-from baatcheet.audio.jobs import tidy as tidy_audio
+from baatcheet.audio.jobs import transcribe
 from baatcheet.audio.service import Recordings
 from baatcheet.audio.transcribing import Transcriber
-from baatcheet.context.history import tokens_of
 from baatcheet.context.jobs import compact
 from baatcheet.exports.importing import endpoints as import_endpoints
-from baatcheet.exports.importing.jobs import ImportParts, import_conversations
+from baatcheet.exports.importing.jobs import import_conversations
 from baatcheet.exports.importing.normal import Limits
 from baatcheet.exports.importing.service import Imports
-from baatcheet.exports.jobs import ExportParts, expire_exports, render_export
-from baatcheet.exports.jobs import Nothing as ExpireExports
+from baatcheet.exports.jobs import render_export
 from baatcheet.exports.service import Exports
-from baatcheet.jobs.declaration import BoundKind, JobKind
+from baatcheet.jobs.declaration import JobKind
 from baatcheet.jobs.isolation import Sandbox
-from baatcheet.jobs.schedules import Schedule
 from baatcheet.jobs.service import Fleet, Jobs
-from baatcheet.notifications.jobs import EmailParts, send_email
+from baatcheet.notifications.jobs import send_email
 from baatcheet.notifications.service import Notifications
 from baatcheet.openai_api import audio as openai_audio
 from baatcheet.platform.blobs import Blobs, build_blobs
 from baatcheet.platform.database import Database
-from baatcheet.platform.mail import Mailer
-from baatcheet.platform.outbound import OutboundPolicy, guarded_session
 from baatcheet.platform.settings import Settings
 from baatcheet.platform.signed_links import SignedLinks
 from baatcheet.platform.uploads import body_limit
 from baatcheet.providers.catalogue import Catalogue
 from baatcheet.webhooks.deliveries import Deliveries
-from baatcheet.webhooks.delivering import DeliveryParts, deliver
-from baatcheet.webhooks.delivering import tidy as tidy_webhooks
-from baatcheet.webhooks.payload import Tidying
+from baatcheet.webhooks.delivering import deliver
 from baatcheet.webhooks.service import Webhooks
 
 SANDBOXES = 2  # processes for what takes a processor: one for each of two cores
@@ -49,6 +43,7 @@ SANDBOXES = 2  # processes for what takes a processor: one for each of two cores
 # What may be told of a job that is cancelled in an API process, which runs none.
 KINDS: tuple[JobKind[Any, Any], ...] = (
     compact,
+    extract,
     transcribe,
     render_export,
     import_conversations,
@@ -92,6 +87,7 @@ def install_services(app: FastAPI, shared: Shared) -> None:
     state, settings, db = app.state, shared.settings, shared.db
     state.jobs = jobs = Jobs(db, [kind.bind(None) for kind in KINDS])
     state.fleet = Fleet(db, lease=settings.jobs.lease_seconds)
+    state.attachments = Attachments(db, shared.blobs, jobs, settings.attachments, settings.embedded.data_dir)
     transcriber = shared.transcriber
     state.recordings = Recordings(db, shared.blobs, transcriber, jobs, settings.audio)
     state.direct_transcriber = DirectTranscriber(transcriber, settings.audio)
@@ -105,41 +101,10 @@ def install_services(app: FastAPI, shared: Shared) -> None:
 def body_limits(settings: Settings) -> dict[str, int]:
     """Bytes that a request's body may have at the paths that take files."""
     audio = body_limit(settings.audio.max_bytes)
+    attachments = settings.attachments
     return {
+        ATTACHMENTS_PATH: body_limit(max(attachments.max_image_bytes, attachments.max_document_bytes)),
         audio_endpoints.PATH: audio,
         openai_audio.PATH: audio,
         import_endpoints.PATH: body_limit(settings.exports.max_import_bytes),
     }
-
-
-async def bound_kinds(shared: Shared, stack: AsyncExitStack) -> list[BoundKind]:
-    """Every kind of job that a worker runs for the features."""
-    settings, db = shared.settings, shared.db
-    audio = AudioParts(db, shared.blobs, shared.transcriber)
-    exports = ExportParts(db, shared.blobs, shared.sandbox, settings.exports)
-    imports = ImportParts(db, shared.blobs, shared.sandbox, settings.exports, tokens_of, shared.limits)
-    outside = await stack.enter_async_context(
-        guarded_session(OutboundPolicy.allowing(settings.webhooks.allowed_networks))
-    )
-    webhooks = DeliveryParts.of(db, outside, settings.webhooks)
-    mail = settings.notifications
-    mailer = Mailer(mail) if mail.smtp_url is not None else None
-    return [
-        transcribe.bind(audio),
-        tidy_audio.bind(audio),
-        render_export.bind(exports),
-        expire_exports.bind(exports),
-        import_conversations.bind(imports),
-        Webhooks(db, settings.webhooks).deliver.bind(webhooks),
-        tidy_webhooks.bind(webhooks),
-        send_email.bind(EmailParts(db, mailer, mail.public_url)),
-    ]
-
-
-def schedules() -> list[Schedule]:
-    """When the features clear away what is out of date: at night, in UTC, one after another."""
-    return [
-        Schedule("recordings clean-up", "37 3 * * *", tidy_audio, TidyAudio()),
-        Schedule("exports clean-up", "7 * * * *", expire_exports, ExpireExports()),
-        Schedule("webhooks clean-up", "47 3 * * *", tidy_webhooks, Tidying()),
-    ]

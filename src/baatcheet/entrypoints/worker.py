@@ -10,16 +10,16 @@ import gc
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 
 from baatcheet.chat.keeper import Keeper
 from baatcheet.chat.store import TurnStore
 from baatcheet.entrypoints.background import Background, open_background
+from baatcheet.entrypoints.notices import direct_connection, hears_notices
 from baatcheet.entrypoints.refusal import refuse
 from baatcheet.jobs.worker import Rhythm, Worker
 from baatcheet.kit.ids import new_id
 from baatcheet.platform import logging
-from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl, connect
+from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.pool import pool_share, server_limits
 from baatcheet.platform.settings import JobSettings, Settings, SettingsError, load
@@ -52,7 +52,7 @@ async def run(settings: Settings, queues: Sequence[str] | None = None) -> None:
     async with AsyncExitStack() as stack:
         db = Database(settings.database, pool_size=await _pool_size(settings), name="baatcheet worker")
         stack.push_async_callback(db.close)
-        connection = partial(connect, _direct_url(settings))
+        connection = direct_connection(settings)
         metrics = Metrics()
         background = await open_background(settings, db, stack, metrics)
         known = {bound.kind.queue for bound in background.kinds}
@@ -112,17 +112,6 @@ async def _leave(worker: Worker, grace: float, at_once: asyncio.Event) -> None:
 def rooms(settings: JobSettings) -> dict[str, int]:
     """How many jobs of each queue a worker runs at once."""
     return CONCURRENCY | settings.concurrency
-
-
-def hears_notices(settings: Settings, db: Database) -> bool:
-    """Whether a LISTEN reaches the server itself: a transaction pooler would lend its session to others."""
-    return settings.database.direct_url is not None or not db.pooled_by_transaction
-
-
-def _direct_url(settings: Settings) -> str:
-    url = settings.database.direct_url or settings.database.url
-    assert url is not None
-    return url.get_secret_value()
 
 
 async def _pool_size(settings: Settings) -> int:

@@ -111,7 +111,7 @@ _DECODER = msgspec.json.Decoder(Line)
 
 
 def line(record: Line) -> bytes:
-    """`record` as one line of the file, with its line break. A lone surrogate becomes U+FFFD: JSON has no such thing."""
+    """`record` as one line of the file, with its line break. A lone surrogate becomes U+FFFD: UTF-8 has none."""
     try:
         return _ENCODER.encode(record) + b"\n"
     except UnicodeEncodeError:

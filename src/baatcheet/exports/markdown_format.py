@@ -1,7 +1,7 @@
 """Markdown: what was said, letter by letter, with who said it and when around it.
 
-A message stands between a heading and the next rule, and its own text is not touched. Only what a message leaves open, a
-fence of code or a comment, is closed after it: it would swallow the messages that follow.
+A message stands between a heading and the next rule, and its own text is not touched. Only what it leaves open, a fence
+of code or a comment, is closed after it: it would swallow the messages that follow.
 """
 
 import json

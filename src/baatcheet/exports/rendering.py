@@ -1,25 +1,26 @@
 """Files for people, made of a document's lines: what runs in a sandbox."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from baatcheet.exports import document, markdown_format, text_format
 from baatcheet.exports.document import Document, Line, Rendered, Rendering, Said
-from baatcheet.exports.pdf.making import make_pdf
 from baatcheet.jobs.isolation_frames import Report
 
 REPORT_EVERY: Final = 500  # messages
 
 
 def render(order: Rendering, report: Report) -> Rendered:
-    """Make the file that `order` asks for. Raises Refused, with the reason in plain words, for what is too long for a PDF.
+    """Make the file that `order` asks for. Raises Refused, in plain words, for what is too long for a PDF.
 
     No more than one message is in memory at a time, or in a PDF one portion of them.
     """
     match order.format:
         case "pdf":
+            # Here: what typesets takes 60 MB, and only the sandbox needs it.
+            from baatcheet.exports.pdf.making import make_pdf  # noqa: PLC0415
+
             return make_pdf(order, report)
         case "md":
             return _write(order, markdown_format.pieces, report)
@@ -36,7 +37,7 @@ def _write(order: Rendering, pieces: Callable[[Iterator[Line]], Iterator[str]], 
             for piece in pieces(iter(counted)):
                 file.write(piece)
         size = part.stat().st_size
-        os.replace(part, target)
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     report(100, "Done")

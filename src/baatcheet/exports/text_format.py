@@ -56,8 +56,7 @@ def _said(said: Said, number: int, clock: Clock) -> str:
     if said.model and said.role == "assistant":
         about.insert(1, _line(said.model))
     parts = [f"\n[{number}] {' · '.join(about)}\n{_text(said.content)}\n"]
-    for call in said.calls:
-        parts.append(f"(called the tool {_line(call.name)}: {_line(call.arguments)})\n")
+    parts += [f"(called the tool {_line(call.name)}: {_line(call.arguments)})\n" for call in said.calls]
     for attached in said.attachments:
         kind = "picture" if attached.media_type.startswith("image/") else "file"
         parts.append(f"({kind}: {_line(wording.file_line(attached))})\n")

@@ -1,7 +1,6 @@
 """How an export says who wrote what and when, the same in every format."""
 
-from datetime import datetime, timedelta, tzinfo
-from datetime import UTC as _UTC
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -28,7 +27,7 @@ class Clock:
     """Shows times in the zone of a document; in UTC where the machine doesn't know that zone."""
 
     def __init__(self, document: Document) -> None:
-        self._zone: tzinfo = _UTC
+        self._zone: tzinfo = UTC
         try:
             self._zone = ZoneInfo(document.time_zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -56,7 +55,7 @@ class Clock:
         try:
             return moment.astimezone(self._zone)
         except OverflowError:
-            return moment + timedelta(0)
+            return moment  # the first or the last day that there is
 
 
 def author(said: Said) -> str:
@@ -81,11 +80,9 @@ def size(count: int) -> str:
     """A number of bytes, for people."""
     if count < 1_000:
         return f"{count} bytes"
-    amount, unit = float(count), "bytes"
-    for unit in ("KB", "MB", "GB"):
-        amount /= 1_000
-        if amount < 1_000:
-            break
+    power = 3 if count >= 1_000_000_000 else 2 if count >= 1_000_000 else 1
+    amount = count / 1_000**power
+    unit = ("KB", "MB", "GB")[power - 1]
     return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"
 
 

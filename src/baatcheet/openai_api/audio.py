@@ -20,6 +20,7 @@ from baatcheet.audio.transcript import Segment, Transcript
 from baatcheet.chat.errors import ModelNotFound
 from baatcheet.chat.openapi import operation
 from baatcheet.chat.serving import Gate, headers_of, listening, unless_gone
+from baatcheet.openai_api.openapi import ERROR_SCHEMA
 from baatcheet.platform.asgi import Receive, Scope, Send
 from baatcheet.platform.blobs import Blobs
 from baatcheet.platform.errors import BadRequest, Invalid, Problem
@@ -246,7 +247,7 @@ def _usage(transcript: Transcript) -> dict[str, Any]:
 
 def paths(components: dict[str, Any]) -> dict[str, Any]:
     """What the OpenAPI document says of it; its schemas are put into `components`."""
-    components["Transcription"] = _TRANSCRIPTION
+    components |= {"Transcription": _TRANSCRIPTION, "OpenAIError": ERROR_SCHEMA}
     text = {"schema": {"type": "string"}}
     answer = {
         "description": "What is said, in the form that was asked for.",
@@ -266,4 +267,8 @@ def paths(components: dict[str, Any]) -> dict[str, Any]:
         components=components,
     )
     made["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
+    refused = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
+    for status, told in made["responses"].items():
+        if int(status) >= 400:
+            told["content"] = refused
     return {PATH: {"post": made}}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from enum import IntEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 from pygments.lexer import Lexer
@@ -143,7 +143,7 @@ def _lexer(name: str) -> Lexer:
     return get_lexer_by_name(name, stripnl=False, ensurenl=False)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tint(kind: object) -> int:
     while kind is not Token and kind is not None:
         if kind in _TINTS:
@@ -158,29 +158,31 @@ def _breakable(line: list[tuple[int, str]]) -> list[str | Tinted | Gap]:
     if "\t" in whole:
         line = _expanded(line)
         whole = "".join(value for _, value in line)
-    found: list[str | Tinted | Gap] = []
     cuts = _cuts(whole)
+    found: list[str | Tinted | Gap] = []
     at = 0
     for tint, value in line:
         end = at + len(value)
-        inner = [cut - at for cut in cuts if at < cut < end] if cuts else []
+        inner = sorted(cut for cut in cuts if at < cut < end) if cuts else []
         if at in cuts:
-            found.append(Gap())
-        for number, (start, stop) in enumerate(zip([0, *inner], [*inner, len(value)], strict=True)):
-            if number:
-                found.append(Gap())
-            part = value[start:stop]
+            found += cuts[at]
+        for start, stop in zip([at, *inner], [*inner, end], strict=True):
+            if start != at:
+                found += cuts[start]
+            part = value[start - at : stop - at]
             found.append(part if tint == Tint.PLAIN else Tinted(int(tint), part))
         at = end
     return found
 
 
-def _cuts(whole: str) -> set[int]:
-    parts = text.pieces(whole, LONG_WORD, STEP)
-    cuts, at = set(), 0
-    for part in parts[:-1]:
-        at += len(part)
-        cuts.add(at)
+def _cuts(whole: str) -> dict[int, list[str | Tinted | Gap]]:
+    """Where the line may end inside an endless word, and what makes it so."""
+    cuts: dict[int, list[str | Tinted | Gap]] = {}
+    at = 0
+    for part in text.pieces(whole, LONG_WORD, STEP)[:-1]:
+        hard = part.endswith(text.ZERO_WIDTH_SPACE) and not whole.startswith(part, at)
+        at += len(part) - hard
+        cuts[at] = [text.ZERO_WIDTH_SPACE] if hard else [Gap()]
     return cuts
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from baatcheet.exports import wording
 from baatcheet.exports.document import Attached, Document, Said, Talk
-from baatcheet.exports.pdf import code, markdown, text
+from baatcheet.exports.pdf import code, markdown, pieces, text
 from baatcheet.exports.pdf.contents import Entry
 from baatcheet.exports.pdf.pictures import FORMATS, Pictures
 from baatcheet.exports.pdf.tree import (
@@ -22,6 +22,7 @@ from baatcheet.exports.pdf.tree import (
     Linked,
     Listing,
     Look,
+    Newline,
     Note,
     Numbers,
     Opening,
@@ -33,6 +34,7 @@ from baatcheet.exports.pdf.tree import (
     Style,
     Styled,
     Table,
+    Tinted,
     Turn,
 )
 from baatcheet.kit.text import headline
@@ -41,7 +43,14 @@ PORTION: Final = 400_000  # bytes of JSON: what one run of the typesetter gets
 MESSAGES: Final = 400
 TITLE: Final = 90  # characters of a line in the table of contents, and of a bookmark
 LONG_TITLE: Final = 300
-_KINDS: Final = {"user": "user", "assistant": "assistant", "tool": "tool", "system": "system", "developer": "system"}
+LARGE_WORD: Final = 16  # units of a word in a title, from which on it may break
+_KINDS: Final = {
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "system": "system",
+    "developer": "system",
+}
 _PICTURES: Final = {f"image/{name.lower()}" for name in FORMATS}
 
 _encode = msgspec.json.encode
@@ -99,22 +108,24 @@ class Composer:
     def _talk(self, talk: Talk) -> None:
         self.talks += 1
         self._number = 0
-        title = cell(headline(text.shown(wording.title(talk)), LONG_TITLE))
-        short = short_cell(wording.title(talk))
-        self._running = None if self._alone else short
+        title = cell(headline(text.shown(wording.title(talk)), LONG_TITLE), LARGE_WORD)
+        brief = short_cell(wording.title(talk))
+        self._running = None if self._alone else brief
         about = [self.clock.at(talk.created_at)]
         if talk.messages:
             about.append(wording.counted(talk.messages, "message"))
         if talk.model:
-            about.append(text.shown(talk.model).replace("\n", " "))
+            about.append(short(talk.model, 60))
         prompt = self._read(talk.system_prompt) if talk.system_prompt else []
         self._see(wording.title(talk), talk.model, talk.system_prompt)
         shown = "".join(_words(title.pieces))
-        self.entries.append(Entry(1, shown, short, "", talk.created_at))
+        self.entries.append(Entry(1, shown, brief, "", talk.created_at))
         self._note_headings(prompt, "system", talk.created_at)
         encoded = [_encode(block) for block in prompt]
         self._size += 300 + sum(map(len, encoded))
-        self._parts.append(Part(self._running, [Opening(title, " · ".join(about), [msgspec.Raw(one) for one in encoded])]))
+        self._parts.append(
+            Part(self._running, [Opening(title, " · ".join(about), [msgspec.Raw(one) for one in encoded])])
+        )
 
     def _said(self, said: Said) -> Iterator[Portion]:
         self.messages += 1
@@ -122,10 +133,10 @@ class Composer:
         self.first = self.first if self.first is not None and self.first <= said.at else said.at
         self.latest = self.latest if self.latest is not None and self.latest >= said.at else said.at
         blocks = [*self._content(said), *self._beside(said)]
-        label = cell(headline(text.shown(wording.author(said)), 60))
+        label = short_cell(wording.author(said), 40)
         about = self.clock.at(said.at)
         if said.model and said.role == "assistant":
-            about = f"{headline(text.shown(said.model), 50)} · {about}"
+            about = f"{short(said.model, 40)} · {about}"
         self._see(said.author, said.model, said.content)
         opening = headline(" ".join(_first_words(blocks)), TITLE)
         line = short_cell(opening or about)
@@ -146,14 +157,22 @@ class Composer:
     def _finished(
         self, kind: str, label: Cell, about: str, number: str, blocks: list[msgspec.Raw], *, is_first: bool
     ) -> Iterator[Portion]:
-        self._put(Turn(kind, label, about, f"#{number}", blocks, is_first, True))  # noqa: FBT003
+        self._put(Turn(kind, label, about, f"#{number}", blocks, is_first, True))
         self._size += 200
         self._held += 1
         if self._size >= PORTION or self._held >= MESSAGES:
             yield self._portion()
 
     def _turn(
-        self, kind: str, label: Cell, about: str, number: str, blocks: list[msgspec.Raw], *, first: bool, last: bool
+        self,
+        kind: str,
+        label: Cell,
+        about: str,
+        number: str,
+        blocks: list[msgspec.Raw],
+        *,
+        first: bool,
+        last: bool,
     ) -> Portion:
         self._put(Turn(kind, label, about, f"#{number}", blocks, first, last))
         return self._portion()
@@ -200,7 +219,12 @@ class Composer:
             picture = self.pictures.of_file(Path(attached.path), name)
         if picture is not None:
             yield Paragraph(0, "", [picture])
-        yield Note([f"{'Picture' if attached.media_type.startswith('image/') else 'File'}: ", *_gapped(name)])
+        yield Note(
+            [
+                f"{'Picture' if attached.media_type.startswith('image/') else 'File'}: ",
+                *pieces.as_written(name),
+            ]
+        )
 
     def _see(self, *texts: str) -> None:
         for one in texts:
@@ -213,22 +237,22 @@ class Composer:
             self.entries.append(Entry(heading.level + 2, headline(words, TITLE), short_cell(words), role, at))
 
 
-def cell(words: str) -> Cell:
-    """`words` as one line of text."""
+def cell(words: str, most: int = text.LONG_WORD) -> Cell:
+    """`words` as they are, as one line of text; one of them that is of more than `most` units may break."""
     line = text.shown(words).replace("\n", " ")
-    return Cell(text.direction([line]), text.language(line), _gapped(line))
+    return Cell(text.direction([line]), text.language(line), pieces.as_written(line, most))
 
 
-def short_cell(words: str) -> Cell:
-    """The beginning of `words`, as much as one line of the table of contents holds."""
-    line = headline(text.shown(words), TITLE)
-    while text.width(line) > TITLE:
-        line = headline(line, max(8, len(line) * TITLE // text.width(line) - 1))
-    return cell(line)
+def short(words: str, units: int = TITLE) -> str:
+    """The beginning of `words`, as much as fits on one line of so many units."""
+    line = headline(text.shown(words), units)
+    while text.width(line) > units:
+        line = headline(line, min(len(line) - 1, max(2, len(line) * units // text.width(line))))
+    return line
 
 
-def _gapped(line: str) -> list[Piece]:
-    return markdown.styled_line(line)
+def short_cell(words: str, units: int = TITLE) -> Cell:
+    return cell(short(words, units))
 
 
 def _headings(blocks: Sequence[Block]) -> Iterator[Heading]:
@@ -257,7 +281,7 @@ def _words(pieces: Sequence[Piece]) -> Iterator[str]:
                 yield from _words(piece.pieces)
             case Inset():
                 yield piece.alternative
-            case _ if piece.__class__.__name__ == "Newline":
+            case Newline():
                 yield " "
             case _:
                 pass
@@ -288,5 +312,5 @@ def _code_words(listing: Listing) -> Iterator[str]:
         for piece in row:
             if isinstance(piece, str):
                 yield piece
-            elif isinstance(piece, code.Tinted):
+            elif isinstance(piece, Tinted):
                 yield piece.text

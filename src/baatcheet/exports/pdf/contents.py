@@ -37,9 +37,13 @@ class Chosen(NamedTuple):
     mark: int
 
 
-def choose(entries: Sequence[Entry], day: Callable[[datetime], str], month: Callable[[datetime], str]) -> list[Chosen]:
-    """The lines for a document of `entries`: conversations and what was asked in them. Of a document that is too long for
-    that, the days on which it was written, or the months; at last the conversations alone.
+def choose(
+    entries: Sequence[Entry], day: Callable[[datetime], str], month: Callable[[datetime], str]
+) -> list[Chosen]:
+    """The lines for a document of `entries`: conversations and what was asked in them.
+
+    Of a document that is too long for that: the days on which it was written, or the months; at last only the
+    conversations.
     """
     several = sum(entry.level == 1 for entry in entries) > 1
     lines = _choose(entries, several, day, month)
@@ -49,11 +53,17 @@ def choose(entries: Sequence[Entry], day: Callable[[datetime], str], month: Call
 def _choose(
     entries: Sequence[Entry], several: bool, day: Callable[[datetime], str], month: Callable[[datetime], str]
 ) -> list[Chosen]:
-    talks = [Chosen(1, entry.cell, mark) for mark, entry in enumerate(entries) if entry.level == 1] if several else []
+    talks = (
+        [Chosen(1, entry.cell, mark) for mark, entry in enumerate(entries) if entry.level == 1]
+        if several
+        else []
+    )
     asked = _asked(entries)
     questions = [Chosen(2, entries[mark].cell, mark) for mark in asked]
     if len(talks) + len(questions) <= MOST_LINES:
-        headings = [Chosen(3, entry.cell, mark) for mark, entry in enumerate(entries) if entry.level in {3, 4}]
+        headings = [
+            Chosen(3, entry.cell, mark) for mark, entry in enumerate(entries) if entry.level in {3, 4}
+        ]
         if len(talks) + len(questions) + len(headings) <= MOST_WITH_HEADINGS:
             return _ordered(talks, questions, headings)
         return _ordered(talks, questions)

@@ -13,15 +13,49 @@ from baatcheet.exports.pdf.tree import Font, LatinOf, Look
 FOLDER: Final = Path(__file__).parent.parent / "fonts"
 
 _OURS = ("Sans", "Naskh", "Devanagari")
-_OTHERS = ("Hebrew", "Bengali", "Gujarati", "Gurmukhi", "Oriya", "Tamil", "Telugu", "Kannada", "Malayalam", "Sinhala")
-_OTHERS += ("Thai", "Lao", "Khmer", "Myanmar", "Armenian", "Georgian", "Math", "Symbols")
-_CJK = ("Noto Sans CJK SC", "Noto Sans SC", "Noto Sans CJK JP", "Noto Sans JP", "Source Han Sans SC", "Source Han Sans")
-_CJK += ("WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei")
+_OTHERS: Final = [
+    "Hebrew",
+    "Bengali",
+    "Gujarati",
+    "Gurmukhi",
+    "Oriya",
+    "Tamil",
+    "Telugu",
+    "Kannada",
+    "Malayalam",
+    "Sinhala",
+    "Thai",
+    "Lao",
+    "Khmer",
+    "Myanmar",
+    "Armenian",
+    "Georgian",
+    "Math",
+    "Symbols",
+]
+_CJK: Final = (
+    *(
+        "Noto Sans CJK SC",
+        "Noto Sans SC",
+        "Noto Sans CJK JP",
+        "Noto Sans JP",
+        "Source Han Sans SC",
+        "Source Han Sans",
+    ),
+    *("WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei"),
+)
 _COLOUR_EMOJI = ("Noto Color Emoji", "Apple Color Emoji", "Segoe UI Emoji", "Twemoji Mozilla")
 _NASTALIQ = ("Noto Nastaliq Urdu", "Jameel Noori Nastaleeq", "Urdu Typesetting")
 _CODE = "DejaVu Sans Mono"  # inside the typesetter
 
-_CJK_RANGES = ((0x2E80, 0x33FF), (0x3400, 0x9FFF), (0xA960, 0xA97F), (0xAC00, 0xD7FF), (0xF900, 0xFAFF), (0xFF00, 0xFFEF))
+_CJK_RANGES = (
+    (0x2E80, 0x33FF),
+    (0x3400, 0x9FFF),
+    (0xA960, 0xA97F),
+    (0xAC00, 0xD7FF),
+    (0xF900, 0xFAFF),
+    (0xFF00, 0xFFEF),
+)
 _BOX_DRAWING = range(0x2500, 0x25A0)  # in the typesetter's own monospaced font
 
 
@@ -73,12 +107,16 @@ class Shelf:
             if not left:
                 break
             left -= _characters(path, index, frozenset(left))
-        cjk = {number for number in left if number > 0x1FFFF or any(low <= number <= high for low, high in _CJK_RANGES)}
+        cjk = {
+            number
+            for number in left
+            if number > 0x1FFFF or any(low <= number <= high for low, high in _CJK_RANGES)
+        }
         notes = []
         if cjk:
             notes.append(
-                f"This machine has no font for Chinese, Japanese and Korean: {_some(cjk)} appear as empty boxes. The Debian "
-                "package fonts-noto-cjk has one."
+                f"This machine has no font for Chinese, Japanese and Korean: {_some(cjk)} appear as empty boxes. "
+                "The Debian package fonts-noto-cjk has one."
             )
         if left - cjk:
             notes.append(f"No font on this machine has {_some(left - cjk)}: they appear as empty boxes.")
@@ -91,12 +129,20 @@ class Shelf:
 
 
 def _is_invisible(number: int) -> bool:
-    return number in range(0xFE00, 0xFE10) or number in range(0x200B, 0x2070) or number in range(0xE0000, 0xE0200)
+    return (
+        number in range(0xFE00, 0xFE10)
+        or number in range(0x200B, 0x2070)
+        or number in range(0xE0000, 0xE0200)
+    )
 
 
 def _some(numbers: set[int]) -> str:
     first = " ".join(chr(number) for number in sorted(numbers)[:5])
-    return f"{len(numbers):,} characters ({first}{' …' if len(numbers) > 5 else ''})" if len(numbers) > 1 else f"“{first}”"
+    return (
+        f"{len(numbers):,} characters ({first}{' …' if len(numbers) > 5 else ''})"
+        if len(numbers) > 1
+        else f"“{first}”"
+    )
 
 
 @cache
@@ -140,7 +186,9 @@ def _in_cmap(table: bytes, wanted: frozenset[int]) -> set[int]:
             found |= _in_segments(table, offset, wanted)
         elif kind == 12:
             (groups,) = struct.unpack_from(">I", table, offset + 12)
-            for low, high, _glyph in struct.iter_unpack(">III", table[offset + 16 : offset + 16 + 12 * groups]):
+            for low, high, _glyph in struct.iter_unpack(
+                ">III", table[offset + 16 : offset + 16 + 12 * groups]
+            ):
                 found.update(one for one in wanted if low <= one <= high)
     return found
 

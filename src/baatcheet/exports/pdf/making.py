@@ -1,7 +1,5 @@
 """From a document's lines to its PDF file."""
 
-import contextlib
-import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from baatcheet.exports import document as form
 from baatcheet.exports import wording
 from baatcheet.exports.document import Document, Rendered, Rendering, Said, Talk
 from baatcheet.exports.pdf import contents, text
-from baatcheet.exports.pdf.composing import Composer, Portion, cell, short_cell
+from baatcheet.exports.pdf.composing import LARGE_WORD, Composer, Portion, cell, short, short_cell
 from baatcheet.exports.pdf.contents import Chosen, Line
 from baatcheet.exports.pdf.fonts import Shelf
 from baatcheet.exports.pdf.joining import About, Heading, Joined
@@ -32,15 +30,15 @@ FEET: Final = 1_000  # pages whose feet are set in one run
 RUNS: Final = 2  # portions that are set at once
 
 _TOO_LONG: Final = (
-    f"A PDF holds at most {MOST_MESSAGES:,} messages and {MOST_TEXT:,} characters. Export this as Markdown, text or JSON, "
-    "or one conversation at a time."
+    f"A PDF holds at most {MOST_MESSAGES:,} messages and {MOST_TEXT:,} characters. Export this as Markdown, text or "
+    "JSON, or one conversation at a time."
 )
 
 
 class _Front(msgspec.Struct, frozen=True):
     style: Look
     title: Cell
-    about: list[tuple[str, str]]
+    about: list[tuple[str, Cell]]
     notes: list[str]
     contents: list[Line]
     several: bool
@@ -68,7 +66,7 @@ def make_pdf(order: Rendering, report: Report, shelf: Shelf | None = None) -> Re
     lines = form.lines(Path(order.source))
     head = next(lines, None)
     if not isinstance(head, Document):
-        raise ValueError("the file of lines does not begin with its document")
+        raise TypeError("the file of lines does not begin with its document")
     if head.messages > MOST_MESSAGES:
         raise Refused(_TOO_LONG)
     with tempfile.TemporaryDirectory(prefix="pdf-", dir=target.parent) as folder:
@@ -100,22 +98,21 @@ class _Making:
             total = front_pages + sum(part.pages for part in self._parts)
             with self._file.open("wb") as file:
                 joined = Joined(file)
-                feet: list[int] = []
                 for first in range(1, total + 1, FEET):
                     self._report(86 + 4 * first / total, f"Numbering {total:,} pages")
                     last = min(total, first + FEET - 1)
                     title = short_cell(self._title(90))
                     data = _Feet(self._look, title, first, last, total)
-                    feet += joined.feet(typesetter.set_now("feet.typ", f"feet-{first}", data, tagged=False))
-                joined.add(front, feet, front=True)
+                    joined.feet(typesetter.set_now("feet.typ", f"feet-{first}", data, tagged=False))
+                joined.add(front, front=True)
                 for number, part in enumerate(self._parts):
                     self._report(90 + 9 * number / len(self._parts), "Binding the pages")
-                    joined.add(part.path, feet, part.marks)
+                    joined.add(part.path, part.marks)
                     part.path.unlink()
                 headings = [Heading(entry.level, entry.title) for entry in self._composer.entries]
                 joined.finish(headings, About(self._title(300), text.shown(self._head.owner), self._at))
         size = self._file.stat().st_size
-        os.replace(self._file, target)
+        self._file.replace(target)
         self._report(100, "Done")
         return Rendered(total, size, self._composer.messages, tuple(notes))
 
@@ -143,7 +140,7 @@ class _Making:
                 case Talk():
                     characters += len(line.system_prompt)
                 case _:
-                    raise ValueError("a document inside a document")
+                    raise TypeError("a document inside a document")
             if self._composer.messages >= MOST_MESSAGES or characters > MOST_TEXT:
                 raise Refused(_TOO_LONG)
             yield from self._composer.add(line)
@@ -171,13 +168,14 @@ class _Making:
         guess = 1 + len(chosen) // 45
         while True:
             lines = [self._line(one, guess) for one in chosen]
-            data = _Front(self._look, cell(self._title(300)), self._about(), notes, lines, self._composer.talks > 1)
+            about = [(name, cell(value)) for name, value in self._about()]
+            data = _Front(
+                self._look, cell(self._title(300), LARGE_WORD), about, notes, lines, self._composer.talks > 1
+            )
             path = typesetter.set_now("front.typ", "front", data)
             pages = len(File(path.read_bytes()).pages())
-            # One more digit may make another line; then the greater count is kept, and counted from.
-            if pages <= guess:
-                if pages == guess:
-                    return path, pages
+            if pages == guess:
+                return path, pages
             guess = pages
 
     def _line(self, chosen: Chosen, front: int) -> Line:
@@ -190,7 +188,7 @@ class _Making:
         composer = self._composer
         rows = [("Exported", f"{self._clock.at(self._head.exported_at)} ({self._clock.name})")]
         if self._head.owner:
-            rows.append(("By", headline(text.shown(self._head.owner), 100)))
+            rows.append(("By", short(self._head.owner, 80)))
         if composer.talks > 1:
             rows.append(("Conversations", f"{composer.talks:,}"))
         rows.append(("Messages", f"{composer.messages:,}"))
@@ -203,8 +201,11 @@ class _Making:
         notes = self._shelf.missing(self._composer.seen | set(self._head.title))
         if self._head.urdu == "nastaliq" and not self._look.nastaliq:
             notes.append(
-                "This machine has no Nastaliq font, so Urdu is set in Naskh. The Debian package fonts-noto-core has one."
+                "This machine has no Nastaliq font, so Urdu is set in Naskh. "
+                "The Debian package fonts-noto-core has one."
             )
         if left_out := self._composer.pictures.left_out:
-            notes.append(f"{wording.counted(left_out, 'picture')} could not be shown: broken, too large, or too many.")
+            notes.append(
+                f"{wording.counted(left_out, 'picture')} could not be shown: broken, too large, or too many."
+            )
         return notes

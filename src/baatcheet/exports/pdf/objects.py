@@ -5,10 +5,11 @@ table, each stream with its length in its dictionary. What is otherwise raises `
 """
 
 import re
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Final, NamedTuple, TypeAlias
 
-Value = "dict[str, Value] | list[Value] | Name | Ref | Text | int | float | bool | None"
+Value: TypeAlias = "dict[str, Value] | list[Value] | Name | Ref | Text | int | float | bool | None"
 
 
 class Malformed(ValueError):
@@ -88,31 +89,34 @@ def _parse(data: bytes, at: int) -> tuple[Value, int]:
     if match is None:
         raise Malformed(f"no value: {data[at : at + 40]!r}")
     at = match.end()
-    token = match[match.lastgroup or 0]
-    match match.lastgroup:
-        case "ref":
-            return Ref(int(token)), at
-        case "open":
-            return _parse_dictionary(data, at)
-        case "list":
-            items: list[Value] = []
-            while not (end := _TOKEN.match(data, at)) or end.lastgroup != "end":
-                item, at = _parse(data, at)
-                items.append(item)
-            return items, end.end()
-        case "hex":
-            return Text(token), at
-        case "name":
-            return Name(token[1:].decode("latin-1")), at
-        case "number":
-            return (float(token) if b"." in token else int(token)), at
-        case "word":
-            return {b"true": True, b"false": False, b"null": None}[token], at
-        case "text":
-            end_of_text = text_end(data, at - 1)
-            return Text(data[at - 1 : end_of_text]), end_of_text
-        case other:
-            raise Malformed(f"unexpected {other}")
+    kind = str(match.lastgroup)
+    if kind == "open":
+        return _parse_dictionary(data, at)
+    if kind == "list":
+        return _parse_list(data, at)
+    if kind == "text":
+        end = text_end(data, at - 1)
+        return Text(data[at - 1 : end]), end
+    if kind not in _SIMPLE:
+        raise Malformed(f"unexpected {kind}")
+    return _SIMPLE[kind](match[kind]), at
+
+
+_SIMPLE: Final[Mapping[str, Callable[[bytes], Value]]] = {
+    "ref": lambda token: Ref(int(token)),
+    "hex": Text,
+    "name": lambda token: Name(token[1:].decode("latin-1")),
+    "number": lambda token: float(token) if b"." in token else int(token),
+    "word": lambda token: {b"true": True, b"false": False, b"null": None}[token],
+}
+
+
+def _parse_list(data: bytes, at: int) -> tuple[list[Value], int]:
+    found: list[Value] = []
+    while not ((end := _TOKEN.match(data, at)) and end.lastgroup == "end"):
+        item, at = _parse(data, at)
+        found.append(item)
+    return found, end.end()
 
 
 def _parse_dictionary(data: bytes, at: int) -> tuple[dict[str, Value], int]:
@@ -131,7 +135,11 @@ def written(value: Value) -> bytes:
     """`value` as it stands in a file."""
     match value:
         case dict():
-            return b"<<" + b"".join(b"/%b %b" % (key.encode("latin-1"), written(one)) for key, one in value.items()) + b">>"
+            return (
+                b"<<"
+                + b"".join(b"/%b %b" % (key.encode("latin-1"), written(one)) for key, one in value.items())
+                + b">>"
+            )
         case Ref():
             return b"%d 0 R" % value.number
         case list():
@@ -175,11 +183,11 @@ class File:
         self._places = [int(rows[20 * number : 20 * number + 10]) for number in range(self.size)]
         # Each ends where the next in the file begins; the last, where the table does.
         in_order = [*sorted(self._places[1:]), at]
-        self._ends = dict(zip(in_order, in_order[1:], strict=False))
-        trailer = parse(data[head.end() + 20 * self.size : start].strip().removeprefix(b"trailer"))
-        if not isinstance(trailer, dict):
-            raise Malformed("no trailer")
-        self.root_number = _ref(trailer["Root"])
+        self._ends = dict(pairwise(in_order))
+        trailer = dictionary(
+            parse(data[head.end() + 20 * self.size : start].strip().removeprefix(b"trailer"))
+        )
+        self.root_number = reference(trailer["Root"])
         self.root = self.dictionary(self.root_number)
         self._bookmarks: list[int] = []
 
@@ -209,20 +217,21 @@ class File:
         return parse(self.body(number).value)
 
     def dictionary(self, number: int) -> dict[str, Value]:
-        value = self.value(number)
-        if not isinstance(value, dict):
-            raise Malformed(f"object {number} is no dictionary")
-        return value
+        return dictionary(self.value(number))
+
+    def resolved(self, value: Value) -> Value:
+        """`value`, or the object that it refers to."""
+        return self.value(value.number) if isinstance(value, Ref) else value
 
     def pages(self) -> list[int]:
         """The objects of the pages, in their order."""
         found: list[int] = []
-        waiting = [_ref(self.root["Pages"])]
+        waiting = [reference(self.root["Pages"])]
         while waiting:
             number = waiting.pop()
             node = self.dictionary(number)
             if node.get("Type") == "Pages":
-                waiting += [_ref(kid) for kid in reversed(_list(node["Kids"]))]
+                waiting += [reference(kid) for kid in reversed(items_of(node["Kids"]))]
             else:
                 found.append(number)
         return found
@@ -231,12 +240,12 @@ class File:
         """The objects of the bookmarks, in the order of the document; first that of their tree, if there is one."""
         if self._bookmarks or "Outlines" not in self.root:
             return self._bookmarks
-        waiting = [_ref(self.root["Outlines"])]
+        waiting = [reference(self.root["Outlines"])]
         while waiting:
             number = waiting.pop()
             self._bookmarks.append(number)
             item = self.dictionary(number)
-            waiting += [_ref(item[key]) for key in ("Next", "First") if key in item]
+            waiting += [reference(item[key]) for key in ("Next", "First") if key in item]
         return self._bookmarks
 
     def marks(self) -> list[Mark]:
@@ -244,7 +253,7 @@ class File:
         found: list[Mark] = []
         for number in self.bookmarks()[1:]:
             place = self.dictionary(number).get("Dest")
-            match self.value(place.number) if isinstance(place, Ref) else place:
+            match self.resolved(place):
                 case [Ref(number=page), _, int() | float() as x, int() | float() as y, *_]:
                     found.append(Mark(page, float(x), float(y)))
                 case other:
@@ -285,19 +294,22 @@ def moved(value: Value, by: int) -> Value:
             return value
 
 
-def _ref(value: Value) -> int:
+def reference(value: Value) -> int:
+    """The number of the object that `value` refers to."""
     if not isinstance(value, Ref):
         raise Malformed(f"no reference: {value!r}")
     return value.number
 
 
-def _list(value: Value) -> list[Value]:
-    if not isinstance(value, list):
-        raise Malformed(f"no list: {value!r}")
+def dictionary(value: Value) -> dict[str, Value]:
+    """`value`, which is a dictionary."""
+    if not isinstance(value, dict):
+        raise Malformed(f"no dictionary: {value!r}")
     return value
 
 
-def resolved(file: File, holder: Mapping[str, Value], key: str) -> Value:
-    """What stands under `key`, followed if it is a reference."""
-    value = holder.get(key)
-    return file.value(value.number) if isinstance(value, Ref) else value
+def items_of(value: Value) -> list[Value]:
+    """`value`, which is a list."""
+    if not isinstance(value, list):
+        raise Malformed(f"no list: {value!r}")
+    return value

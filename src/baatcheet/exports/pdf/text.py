@@ -1,4 +1,4 @@
-"""Text as it is set: what can't be seen made visible, its direction and language, and where an endless word may break."""
+"""Text as it is set: what acts unseen made visible, its direction and language, and where an endless word may break."""
 
 import re
 import unicodedata
@@ -14,6 +14,7 @@ STEP: Final = 8
 # What is between these two is set from left to right, wherever it stands (UAX #9).
 LRI: Final = "\u2066"
 PDI: Final = "\u2069"
+ZERO_WIDTH_SPACE: Final = "\u200b"
 
 _BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # Controls; the two overrides, which turn readable text around; noncharacters; what joins lines or breaks words unseen.
@@ -23,7 +24,9 @@ _UNSHOWN = re.compile(
     + "]"
 )
 _DIRECTING = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
-_JOINERS_AFTER_HAN = re.compile("(?<=[\u2e80-\u2fdf\u3005-\u3007\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff])[\u200c\u200d]+")
+_JOINERS_AFTER_HAN = re.compile(
+    "(?<=[\u2e80-\u2fdf\u3005-\u3007\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff])[\u200c\u200d]+"
+)
 
 
 def shown(text: str) -> str:
@@ -52,7 +55,7 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def _named(match: re.Match[str]) -> str:
-    return f"‹U+{ord(match.group()):04X}›"
+    return f"\u2039U+{ord(match.group()):04X}\u203a"
 
 
 def direction(texts: Iterable[str], otherwise: Direction = Direction.LTR) -> Direction:
@@ -79,7 +82,7 @@ def direction(texts: Iterable[str], otherwise: Direction = Direction.LTR) -> Dir
 
 
 _ARABIC = re.compile("[\u0600-\u06ff\u0750-\u077f\u08a0-\u08ff\ufb50-\ufdff\ufe70-\ufefc]")
-_URDU = re.compile("[ٹڈڑںےۓہھۂۃ۔]")
+_URDU = re.compile("[ٹڈڑںےۓہھۂۃ\u06d4]")
 _PERSIAN = re.compile("[گچپژکی]")
 _ARABIC_ONLY = re.compile("[ةىيك]")
 _LANGUAGES = (
@@ -92,7 +95,7 @@ _LANGUAGES = (
 
 
 def language(text: str, otherwise: str = "") -> str:
-    """The language that `text` is set as, "" for English and all that need none: it decides fonts and the forms of letters.
+    """The language that `text` is set as, "" for English and all that need none: it decides fonts, and letters' forms.
 
     Where the letters leave open which language of the Arabic script it is, it is `otherwise`.
     """
@@ -111,12 +114,22 @@ def language(text: str, otherwise: str = "") -> str:
     return ""
 
 
-_WIDE = {"\ufdfd": 26, "\ufdfa": 8, "\ufdfb": 6, "\u2e3a": 5, "\u2e3b": 7, "\u2014": 3, "\U0001242b": 24, "\U00012219": 12}
+_WIDE = {
+    "\ufdfd": 26,
+    "\ufdfa": 8,
+    "\ufdfb": 6,
+    "\u2e3a": 5,
+    "\u2e3b": 7,
+    "\u2014": 3,
+    "\U0001242b": 24,
+    "\U00012219": 12,
+}
 _VERY_WIDE = re.compile(f"[{''.join(one for one, units in _WIDE.items() if units > 2)}]")
+_PICTURES = "\U0001f300-\U0001f3fa\U0001f400-\U0001f64f\U0001f680-\U0001f6ff\U0001f900-\U0001f9ff\U0001fa70-\U0001faff"
 # Between two of these a line may end anyway; not before the small kana and the marks that lengthen or repeat.
-_ENDS = re.compile("[\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003fffd]")
+_ENDS = re.compile(f"[{_PICTURES}\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003fffd]")
 _STARTS = re.compile(
-    "[\u3042\u3044\u3046\u3048\u304a-\u3062\u3064-\u3082\u3084\u3086\u3088-\u308d\u308f-\u3094"
+    f"[{_PICTURES}\u3042\u3044\u3046\u3048\u304a-\u3062\u3064-\u3082\u3084\u3086\u3088-\u308d\u308f-\u3094"
     "\u30a2\u30a4\u30a6\u30a8\u30aa-\u30c2\u30c4-\u30e2\u30e4\u30e6\u30e8-\u30ed\u30ef-\u30f4"
     "\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003fffd]"
 )
@@ -127,13 +140,28 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 def pieces(text: str, most: int = LONG_WORD, step: int = STEP) -> list[str]:
     """`text` in pieces between which a line may end, where it otherwise could not for more than `most` units.
 
-    A piece never begins with what belongs to the character before: a mark, a joiner, a modifier, the second half of a flag.
+    An invisible distance lets it end there (`tree.Gap`), but not next to most brackets and quotation marks (UAX #14):
+    there a piece ends with a zero-width space. A piece never begins with what belongs to the character before: a mark,
+    a joiner, a modifier, the second half of a flag.
     """
     pattern = _ANY_WORD if _VERY_WIDE.search(text) else _word(most)
-    cuts = [match.start() + cut for match in pattern.finditer(text) for cut in _cuts(match.group(), most, step)]
+    cuts = [
+        match.start() + cut for match in pattern.finditer(text) for cut in _cuts(match.group(), most, step)
+    ]
     if not cuts:
         return [text]
-    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    found: list[str] = []
+    at = 0
+    for cut in cuts:
+        part = text[at:cut]
+        found.append(part if _may_end_between(part[-1], text[cut]) else part + ZERO_WIDTH_SPACE)
+        at = cut
+    return [*found, text[at:]]
+
+
+def _may_end_between(before: str, after: str) -> bool:
+    """Whether a line may end between the two when there is a blank between them."""
+    return after.isalnum() and before not in "\"'" and unicodedata.category(before) not in {"Ps", "Pi", "Pf"}
 
 
 _ANY_WORD = re.compile("[^ \t\n]+")
@@ -149,7 +177,7 @@ def _cuts(word: str, most: int, step: int) -> Iterator[int]:
     """Where `word` is cut."""
     if word.isascii():
         if len(word) > most:
-            yield from range(step, len(word), step)
+            yield from _cuts_in_ascii(word, step)
         return
     start = 0
     for at in range(1, len(word)):
@@ -157,6 +185,18 @@ def _cuts(word: str, most: int, step: int) -> Iterator[int]:
             yield from _cuts_between(word, start, at, most, step)
             start = at
     yield from _cuts_between(word, start, len(word), most, step)
+
+
+def _cuts_in_ascii(word: str, step: int) -> Iterator[int]:
+    """A cut every `step` characters, or a little before, where a line may end more easily."""
+    at = step
+    while at < len(word):
+        near = (
+            place for place in range(at, at - step // 2, -1) if _may_end_between(word[place - 1], word[place])
+        )
+        cut = next(near, at)
+        yield cut
+        at = cut + step
 
 
 def _cuts_between(word: str, start: int, end: int, most: int, step: int) -> Iterator[int]:
@@ -168,8 +208,10 @@ def _cuts_between(word: str, start: int, end: int, most: int, step: int) -> Iter
     for at in range(start, end):
         one = word[at]
         units = _units(one)
-        if at > start and since + units > step and not _belongs(before, one, flags):
-            seldom = 4 if _UNSPACED.match(one) else 3 if _joined(before, one) else 1
+        if at > start and since + units > step:
+            # What belongs together is parted only where no end of it is to be seen.
+            together = _joined(before, one) or _belongs(before, one, flags)
+            seldom = 4 if _UNSPACED.match(one) else 3 if together else 1
             if since + units > step * seldom:
                 yield at
                 since = 0

@@ -182,7 +182,7 @@ Font = str | LatinOf
 
 
 class Look(msgspec.Struct, frozen=True):
-    """Fonts, by what they are for and in the order in which they are tried, and the paper. `nastaliq`: whether Urdu is."""
+    """The paper, and fonts: by what they are for, in the order in which they are tried. `nastaliq`: how Urdu is set."""
 
     text: list[Font]
     languages: dict[str, list[Font]]

@@ -1,12 +1,11 @@
 """Runs of the typesetter: one portion in, one PDF file out."""
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-from concurrent.futures import Future
 
 import msgspec
 import typst
@@ -59,7 +58,9 @@ class Typesetter:
             package_path=str(self._folder),
             package_cache_path=str(self._folder),
         )
-        compiler.compile(output=str(target), format="pdf", timestamp=self._at, pdf_standards=["1.7"], pdf_tags=tagged)
+        compiler.compile(
+            output=str(target), format="pdf", timestamp=self._at, pdf_standards=["1.7"], pdf_tags=tagged
+        )
         del compiler
         data.unlink()
         self._forget()

@@ -25,7 +25,7 @@ def picture(text: str = SENTENCE, *, size: int = 40, width: int = 1400, form: st
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
     kept = io.BytesIO()
-    image.save(kept, form, **options)  # type: ignore[arg-type]
+    image.save(kept, form, **options)
     return kept.getvalue()
 
 
@@ -180,7 +180,10 @@ def repacked(document: bytes, changes: Mapping[str, bytes | None], *, stored: bo
     """A DOCX with parts put in place of its own, or (None) left out."""
     kept = io.BytesIO()
     how = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
-    with zipfile.ZipFile(io.BytesIO(document)) as old, zipfile.ZipFile(kept, "w", how, compresslevel=9) as new:
+    with (
+        zipfile.ZipFile(io.BytesIO(document)) as old,
+        zipfile.ZipFile(kept, "w", how, compresslevel=9) as new,
+    ):
         for entry in old.infolist():
             if entry.filename not in changes:
                 new.writestr(entry.filename, old.read(entry))
@@ -208,7 +211,12 @@ def entity_bomb_docx() -> bytes:
 
 def protected_docx() -> bytes:
     """The beginning of what Word makes of a document with a password: an OLE file with an encrypted package in it."""
-    return b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1016) + "EncryptedPackage".encode("utf-16-le") + bytes(600)
+    return (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+        + bytes(1016)
+        + "EncryptedPackage".encode("utf-16-le")
+        + bytes(600)
+    )
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -225,7 +233,9 @@ def png_header(width: int, height: int) -> bytes:
 def honest() -> dict[str, bytes]:
     """One small file of every kind, by name."""
     image = Image.new("RGB", (220, 80), "white")
-    image.paste(draw("Hello 123", Sheet(font="DejaVuSans.ttf", size=28, width=200, margin=8)).resize((220, 80)))
+    image.paste(
+        draw("Hello 123", Sheet(font="DejaVuSans.ttf", size=28, width=200, margin=8)).resize((220, 80))
+    )
     tiff = io.BytesIO()
     image.save(tiff, "TIFF", save_all=True, append_images=[image.rotate(180)], compression="tiff_lzw")
     return {
@@ -260,7 +270,9 @@ def mutated(files: Mapping[str, bytes], count: int, seed: int) -> Iterator[tuple
                 case 2:
                     data[at:at] = data[at : at + chance.choice((1, 16, 256))]
                 case 3:
-                    data[at : at + 4] = chance.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00"))
+                    data[at : at + 4] = chance.choice(
+                        (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00")
+                    )
                 case 4:
                     data[at:at] = chance.randbytes(chance.choice((1, 8, 200)))
                 case 5 if chance.random() < 0.2:
