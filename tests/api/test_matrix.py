@@ -15,7 +15,7 @@ import pytest
 from baatcheet.platform.blobs import FolderBlobs
 from baatcheet.platform.database import Database
 from tests.api.test_document import document, operations
-from tests.api.things import MARK, alices_things, snapshot
+from tests.api.things import MARK, files_of, one_of_each, snapshot
 from tests.conftest import Caller, NewCaller, RunningServer
 
 __all__ = ["document"]
@@ -39,13 +39,12 @@ UNTOLD = frozenset({"getMe", "getTurnContext", "listNotificationPreferences", "l
 
 @pytest.fixture
 def files(server: RunningServer) -> Path:
-    """Where the server keeps files: it was told no folder."""
-    return server.log.parent / "data" / "files"
+    return files_of(server)
 
 
 @pytest.fixture
 async def things(alice: Caller, database: Database, files: Path) -> dict[str, str]:
-    return await alices_things(alice, database, FolderBlobs(files))
+    return await one_of_each(alice, database, FolderBlobs(files))
 
 
 def example_of(document: dict[str, Any], schema: dict[str, Any]) -> Any:

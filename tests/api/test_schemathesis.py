@@ -1,5 +1,6 @@
 """schemathesis walks the OpenAPI document: no 500, and no answer that the document does not declare."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from baatcheet.platform.blobs import FolderBlobs
 from baatcheet.platform.database import Database
+from tests.api.things import files_of, one_of_each
 from tests.conftest import ROOT, Caller, NewCaller, RunningServer
 
-SECONDS = 60
+SECONDS = 90
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -26,8 +29,10 @@ OWN = "explorer"
 
 _THINGS = (
     "INSERT INTO job_queues (name) VALUES (:name)",
-    "INSERT INTO job_schedules (name, kind, cron, paused, next_at) "
-    "VALUES (:name, :name, '0 0 1 1 *', true, now() + interval '1 year')",
+    (
+        "INSERT INTO job_schedules (name, kind, cron, paused, next_at) "
+        "VALUES (:name, :name, '0 0 1 1 *', true, '2100-01-01Z')"
+    ),
 )
 _LEFT = (
     "DELETE FROM job_queues WHERE name = :name",
@@ -90,6 +95,8 @@ async def test_schemathesis_finds_no_500_and_nothing_undeclared(
         "--no-color",
     ]
     async with own_things(database, explorer.user_id):
+        things = await one_of_each(explorer, database, FolderBlobs(files_of(server)))
+        del things["user_id"]
         done = subprocess.run(
             command,
             cwd=tmp_path,
@@ -99,6 +106,7 @@ async def test_schemathesis_finds_no_500_and_nothing_undeclared(
                 "PYTHONPATH": str(ROOT),
                 "EXPLORER_KEEPS": ",".join(kept),
                 "EXPLORER_OWNS": OWN,
+                "EXPLORER_THINGS": json.dumps(things),
             },
             capture_output=True,
             text=True,

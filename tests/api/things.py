@@ -11,6 +11,7 @@ from sqlalchemy import text
 from baatcheet.audio.keys import audio_key
 from baatcheet.audio.models import Recording
 from baatcheet.chat.models import Turn
+from baatcheet.conversations import models as _referred_to  # noqa: F401 - a turn's row names a conversation's
 from baatcheet.events.models import EventRow
 from baatcheet.exports.keys import export_key
 from baatcheet.exports.models import Export, Import, ImportedConversation
@@ -20,14 +21,19 @@ from baatcheet.notifications.models import Notification, Preference
 from baatcheet.platform.blobs import Blobs
 from baatcheet.platform.database import Base, Database
 from baatcheet.webhooks.models import WebhookAttempt, WebhookDelivery
-from tests.conftest import Caller
+from tests.conftest import Caller, RunningServer
 from tests.conversations.test_conversations import make, say
 
 MARK = f"alice-{secrets.token_hex(8)}"
 
 
-async def alices_things(alice: Caller, database: Database, files: Blobs) -> dict[str, str]:
-    """One of each of alice's things, by the name of the path parameter that finds it.
+def files_of(server: RunningServer) -> Path:
+    """Where the server keeps files: it was told no folder."""
+    return server.log.parent / "data" / "files"
+
+
+async def one_of_each(alice: Caller, database: Database, files: Blobs) -> dict[str, str]:
+    """Alice's things, by the name of the path parameter that finds each.
 
     Nothing of them changes by itself, whether a worker runs or not.
     """

@@ -1,5 +1,6 @@
 """People in front of the console: over plain HTTP, as a browser without scripts would be."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -50,6 +51,14 @@ class Person(httpx.AsyncClient):
         return self.cookies.get(COOKIE)
 
 
+async def eventually(holds: Callable[[], Awaitable[bool]], *, seconds: float = 30) -> None:
+    """Wait until it holds; `seconds` at most."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await holds():
+        assert asyncio.get_running_loop().time() < deadline, "it never came about"
+        await asyncio.sleep(0.05)
+
+
 NewPerson = Callable[[Caller], Awaitable[Person]]
 
 
@@ -98,4 +107,4 @@ async def console_for(
         yield browser, app
 
 
-__all__ = ["Bench", "NewPerson", "Person", "bench", "console_for"]
+__all__ = ["Bench", "NewPerson", "Person", "bench", "console_for", "eventually"]

@@ -17,6 +17,9 @@ from tests.conftest import Caller, RunningServer
 from tests.docs.markdown import Snippet, documents, name_of, snippets
 
 WRITTEN_ADDRESS = "http://127.0.0.1:8080"
+# What a document has done in the background is done while its reader waits.
+pytestmark = pytest.mark.usefixtures("worker")
+
 PATIENCE = 60.0  # seconds for one document's commands, or for one program
 
 # `curl` must fail where the server refuses, and a pipe where any of its parts does.

@@ -77,6 +77,19 @@ async def tell(db: Database, user: UUID | None, *numbers: int, type: str = "job.
             await record(session, type, {"number": number}, user=user)
 
 
+async def tell_many(db: Database, user: UUID, first: int, count: int, *, padding: int = 0) -> None:
+    """Record so many events, in one statement."""
+    async with db.system(limit=60) as session:
+        await session.execute(
+            text(
+                "INSERT INTO outbox (user_id, type, data) SELECT CAST(:user AS uuid), 'job.updated', "
+                "jsonb_build_object('number', n, 'phrase', repeat('x', CAST(:padding AS int))) "
+                "FROM generate_series(CAST(:first AS int), CAST(:last AS int)) n"
+            ),
+            {"user": user, "first": first, "last": first + count - 1, "padding": padding},
+        )
+
+
 async def numbers_of(db: Database, user: UUID | None) -> list[int]:
     """The numbers of a user's relayed events, in their order."""
     async with db.system() as session:

@@ -14,7 +14,7 @@ from baatcheet.events.relay import Relay
 from baatcheet.platform.database import Database, DatabaseUnavailable
 from baatcheet.platform.settings import DatabaseSettings, Settings
 from tests.events.application import serving
-from tests.events.conftest import add_token, add_user, tell
+from tests.events.conftest import add_token, add_user, tell, tell_many
 from tests.events.listening import listening
 from tests.recovery.own_database import OwnDatabase
 
@@ -123,8 +123,7 @@ async def test_a_past_that_is_being_told_goes_on_after_the_outage(
 ) -> None:
     user = await add_user(db)
     token = await add_token(db, user)
-    for first in range(0, 3_000, 500):
-        await tell(db, user, *range(first, first + 500))
+    await tell_many(db, user, 0, 3_000)
     while await Relay(db).relay():
         pass
     async with serving(own_settings, db) as running, listening(running.url, token, after=0) as one:

@@ -20,7 +20,7 @@ from baatcheet.events.retention import forget_old
 from baatcheet.platform.database import Database
 from baatcheet.platform.settings import DatabaseSettings, Settings
 from tests.events.application import Running, serving
-from tests.events.conftest import add_token, add_user, tell
+from tests.events.conftest import add_token, add_user, tell, tell_many
 from tests.events.listening import Listener, listening
 
 
@@ -52,19 +52,6 @@ async def no_streams(running: Running) -> None:
     async with asyncio.timeout(5):
         while running.feed.streams:
             await asyncio.sleep(0.02)
-
-
-async def tell_much(db: Database, user: UUID, first: int, count: int) -> None:
-    """Record so many events, large ones."""
-    async with db.system() as session:
-        await session.execute(
-            text(
-                "INSERT INTO outbox (user_id, type, data) SELECT :user, 'job.updated', "
-                "jsonb_build_object('number', n, 'phrase', repeat('x', 8000)) "
-                "FROM generate_series(CAST(:first AS int), CAST(:last AS int)) n"
-            ),
-            {"user": user, "first": first, "last": first + count - 1},
-        )
 
 
 async def user_with_token(db: Database, *, role: str = "user") -> tuple[UUID, str]:
@@ -112,7 +99,7 @@ async def test_resuming_again_and_again_while_events_come_loses_none(running: Ru
         relay, number = Relay(db), 0
         while number < most:
             count = min(chance.randint(1, 40), most - number)
-            await tell(db, user, *range(number, number + count))
+            await tell_many(db, user, number, count)
             await tell(db, other, number)
             await relay.relay()
             number += count
@@ -371,7 +358,7 @@ async def test_a_client_that_does_not_read_is_let_go_and_resumes(running: Runnin
         count = 0
         async with asyncio.timeout(60):
             while not count or running.feed.streams:
-                await tell_much(db, user, count, 200)
+                await tell_many(db, user, count, 200, padding=8_000)
                 count += 200
                 await relayed(db)
                 await asyncio.sleep(0.05)

@@ -127,7 +127,7 @@ async def test_a_function_that_reports_without_end_floods_nobody(sandbox: Sandbo
             on_progress=lambda _, phrase: seen.append(phrase),
         )
     assert failed.value.kind == "time"
-    assert 1 <= len(seen) <= 12
+    assert 1 <= len(seen) <= 30
     assert all(len(phrase) == 200 for phrase in seen)
 
 
@@ -177,7 +177,7 @@ async def test_an_exception_is_told_with_its_traceback(sandbox: Sandbox) -> None
         (sandboxed.allocate, Asked(number=1 << 30), "memory", "It needed more than 200 MB of memory."),
         (sandboxed.recurse, Asked(), "error", "It failed unexpectedly (RecursionError)."),
         (sandboxed.overflow_the_stack, Asked(), "crash", None),
-        (sandboxed.spin, Asked(), "time", "It took longer than 5 s."),
+        (sandboxed.spin, Asked(), "time", "It took longer than 1 s."),
         (sandboxed.wrong_result, Asked(), "crash", "It answered with something that can't be read."),
         (sandboxed.unencodable, Asked(), "error", "It failed unexpectedly (TypeError)."),
         (sandboxed.too_much, Asked(), "error", "It failed unexpectedly (ValueError)."),
@@ -191,7 +191,7 @@ async def test_whatever_it_dies_of_is_told_in_plain_words(
     words: str | None,
 ) -> None:
     with pytest.raises(SandboxFailed) as failed:
-        await sandbox.run(function, asked, seconds=5, memory=200_000_000)
+        await sandbox.run(function, asked, seconds=1 if kind == "time" else 60, memory=200_000_000)
     assert failed.value.kind == kind or (words is None and failed.value.kind in {"crash", "error", "memory"})
     assert words is None or str(failed.value) == words
     assert (await sandbox.run(sandboxed.reverse, Asked("ab"))).text == "ba"
@@ -291,7 +291,7 @@ async def test_cancelling_kills_the_child_at_once(sandbox: Sandbox, tmp_path: Pa
     before = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < 5
     assert await becomes(lambda: not is_there(pid), 5)
     assert (await sandbox.run(sandboxed.reverse, Asked("ab"))).text == "ba"
 

@@ -11,7 +11,10 @@ from sqlalchemy.orm import defer
 
 from baatcheet.audio.models import Piece, Recording
 
-_LARGE = (defer(Recording.segments, raiseload=True), defer(Recording.words, raiseload=True))
+_LARGE = tuple(
+    defer(column, raiseload=True)
+    for column in (Recording.transcription_text, Recording.segments, Recording.words)
+)
 
 
 async def by_id(session: AsyncSession, owner: UUID, audio_id: UUID) -> Recording | None:
@@ -22,7 +25,7 @@ async def by_id(session: AsyncSession, owner: UUID, audio_id: UUID) -> Recording
 async def after(
     session: AsyncSession, owner: UUID, last: UUID | None, limit: int, filters: Mapping[str, Any]
 ) -> Sequence[Recording]:
-    """Newest first, without segments and words."""
+    """Newest first, without what was said in them."""
     query = select(Recording).options(*_LARGE).where(Recording.user_id == owner)
     if last is not None:
         query = query.where(Recording.id < last)

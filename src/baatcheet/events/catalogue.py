@@ -77,7 +77,7 @@ _AUDIO = {
 _EXPORT = {
     "export_id": "the export",
     "conversation_id": "the conversation; null when it is all of one's data",
-    "format": "pdf, md, json or txt",
+    "format": "pdf, md, json, txt or zip",
     "size": "bytes of the file",
 }
 _NOTIFICATION = {
@@ -126,7 +126,7 @@ CATALOGUE: tuple[EventType, ...] = (
         {
             "export_id": "the export",
             "conversation_id": "the conversation; null when it is all of one's data",
-            "format": "pdf, md, json or txt",
+            "format": "pdf, md, json, txt or zip",
             "error": "why, in words",
         },
     ),

@@ -136,7 +136,7 @@ class EventFeed:
 
     async def past(self, follower: Follower, after: int, upto: int | None = None) -> Page:
         """A page of a follower's past. Raises DatabaseUnavailable."""
-        asked = Past(follower.user, follower.everything, follower.types, after)
+        asked = Past(follower.user, follower.everything, after)
         return await self._events.past(asked if upto is None else asked._replace(upto=upto))
 
     def _measure(self) -> None:

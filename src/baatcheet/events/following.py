@@ -95,9 +95,12 @@ class Follower:
     def empty(self) -> bool:
         return not self._waiting
 
+    def wants(self, event: Told) -> bool:
+        return self.types is None or event.type in self.types
+
     def offer(self, event: Told) -> None:
         """Tell it something new. One that has too much waiting already is let go: it may begin again where it was."""
-        if self.closed is not None or (self.types is not None and event.type not in self.types):
+        if self.closed is not None or not self.wants(event):
             return
         if event.seq <= self.known:  # the round that let it in was asked for before it read its past
             return

@@ -23,17 +23,17 @@ FROM head h LEFT JOIN LATERAL (
 ORDER BY e.seq
 """
 _HEAD = "SELECT coalesce(max(seq), 0) FROM events"
+# Of all types: to look for a rare one through all that is kept would hold up those who are read together with it.
 # Events up to the horizon that are still there are remains: whoever needs them is told so.
 _PAGES = """
 SELECT p.place, h.seq AS horizon, coalesce(pg_sequence_last_value('events_seq_seq'), 0) AS given,
        coalesce((SELECT max(seq) FROM events), 0) AS head, e.seq, e.id, e.user_id, e.type, e.data, e.created_at
-FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[], $5::text[]) AS p(place, owner, after, upto, types)
+FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::bigint[]) AS p(place, owner, after, upto)
 CROSS JOIN (SELECT max(seq) AS seq FROM event_horizon) h
 LEFT JOIN LATERAL (
     SELECT e.seq, e.id, e.user_id, e.type, e.data::text AS data, e.created_at FROM events e
     WHERE {whose} e.seq > greatest(p.after, h.seq) AND e.seq <= p.upto
-      AND (p.types IS NULL OR e.type = ANY(string_to_array(p.types, ',')))
-    ORDER BY e.seq LIMIT $6
+    ORDER BY e.seq LIMIT $5
 ) e ON true
 ORDER BY p.place, e.seq
 """
@@ -51,7 +51,6 @@ class Past(NamedTuple):
 
     user: UUID
     everything: bool
-    types: frozenset[str] | None
     after: int
     upto: int = _LAST
 
@@ -117,7 +116,6 @@ class Events:
                         [one.user for one in these],
                         [one.after for one in these],
                         [one.upto for one in these],
-                        [",".join(one.types) if one.types is not None else None for one in these],
                         PAGE,
                     )
                     pages |= _pages(rows)

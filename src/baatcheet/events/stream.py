@@ -145,11 +145,14 @@ class Stream:
         elif self._told < page.horizon:
             blocks.append(reset_frame(self._told, page.horizon, "forgotten"))
             self._told = page.horizon
-        blocks += [event.frame(whose=self._follower.everything) for event in page.events]
-        if page.events:
-            self._told = page.events[-1].seq
         if blocks:
             self._sent = self._told
+        wanted = [event for event in page.events if self._follower.wants(event)]
+        blocks += [event.frame(whose=self._follower.everything) for event in wanted]
+        if wanted:
+            self._sent = wanted[-1].seq
+        if page.events:
+            self._told = page.events[-1].seq
         return b"".join(blocks)
 
     def _place(self) -> bytes:

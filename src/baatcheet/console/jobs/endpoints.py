@@ -100,9 +100,8 @@ async def redrive(request: Request, here: Here, form: Form, views: Views, jobs: 
 
 
 @router.get("/queues/{name}")
-async def ask_of_queue(request: Request, here: Here, views: Views, name: str) -> Response:
-    overview = await views.overview(here.who)
-    queue = next((one for one in overview.queues if one.name == name), None)
+async def ask_of_queue(request: Request, here: Here, fleet: Running, name: str) -> Response:
+    queue = next((one for one in await fleet.queues(here.who) if one.name == name), None)
     if queue is None:
         raise QueueNotFound(name)
     return page(
@@ -147,9 +146,8 @@ def _number(form: dict[str, str], field: str, most: int) -> int | None:
 
 
 @router.get("/schedules/{name}")
-async def ask_of_schedule(request: Request, here: Here, views: Views, name: str) -> Response:
-    overview = await views.overview(here.who)
-    schedule = next((one for one in overview.schedules if one.name == name), None)
+async def ask_of_schedule(request: Request, here: Here, fleet: Running, name: str) -> Response:
+    schedule = next((one for one in await fleet.schedules(here.who) if one.name == name), None)
     if schedule is None:
         raise ScheduleNotFound(name)
     return page(
