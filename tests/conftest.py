@@ -141,6 +141,7 @@ def environment_of_server(
         "BAATCHEET_MAX_BODY_BYTES": "8000000",
         "BAATCHEET_GRACE_SECONDS": "3",
         "BAATCHEET_LOG_FORMAT": "json",
+        "BAATCHEET_AUDIO_ENGINES": "openai/whisper-1",
     }
 
 

@@ -8,6 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from baatcheet.attachments.keys import file_key
+from baatcheet.attachments.models import Attachment, AttachmentPage
 from baatcheet.audio.keys import audio_key
 from baatcheet.audio.models import Recording
 from baatcheet.chat.models import Turn
@@ -53,7 +55,7 @@ async def one_of_each(alice: Caller, database: Database, files: Blobs) -> dict[s
         "webhook_id": webhook.json()["id"],
         "user_id": str(alice.user_id),
         **{name: str(new_id()) for name in ("turn_id", "job_id", "audio_id", "export_id", "import_id")},
-        **{name: str(new_id()) for name in ("delivery_id", "notification_id")},
+        **{name: str(new_id()) for name in ("delivery_id", "notification_id", "attachment_id")},
     }
     async with database.system() as session:
         for row in _rows(alice.user_id, {name: UUID(one) for name, one in ids.items()}):
@@ -68,7 +70,11 @@ async def one_of_each(alice: Caller, database: Database, files: Blobs) -> dict[s
 
 
 def _keys(owner: UUID, ids: dict[str, str]) -> list[str]:
-    return [export_key(owner, UUID(ids["export_id"])), audio_key(owner, UUID(ids["audio_id"]))]
+    return [
+        file_key(owner, UUID(ids["attachment_id"])),
+        audio_key(owner, UUID(ids["audio_id"])),
+        export_key(owner, UUID(ids["export_id"])),
+    ]
 
 
 def _rows(owner: UUID, ids: dict[str, UUID]) -> list[Base]:
@@ -113,6 +119,32 @@ def _rows(owner: UUID, ids: dict[str, UUID]) -> list[Base]:
             conversation_id=conversation,
             data={"conversation_id": str(conversation), "title": MARK},
             created_at=now,
+        ),
+        Attachment(
+            id=ids["attachment_id"],
+            user_id=owner,
+            job_id=ids["job_id"],
+            reading=ids["job_id"],
+            filename=f"{MARK}.png",
+            kind="png",
+            media_type="image/png",
+            size=len(MARK),
+            sha256="0" * 64,
+            status="completed",
+            pages=1,
+            characters=len(MARK),
+            confidence=0.9,
+            engine="tesseract",
+            completed_at=now,
+        ),
+        AttachmentPage(
+            attachment_id=ids["attachment_id"],
+            reading=ids["job_id"],
+            number=1,
+            user_id=owner,
+            text=MARK,
+            engine="tesseract",
+            lines=[{"text": MARK, "box": [0, 0, 9, 9], "confidence": 0.9, "words": []}],
         ),
         Recording(
             id=ids["audio_id"],
@@ -207,6 +239,8 @@ _TABLES = (
     "SELECT to_jsonb(t)::text FROM messages t WHERE user_id = :user ORDER BY 1",
     "SELECT to_jsonb(t)::text FROM turns t WHERE user_id = :user ORDER BY 1",
     "SELECT to_jsonb(t)::text FROM jobs t WHERE user_id = :user ORDER BY 1",
+    "SELECT to_jsonb(t)::text FROM attachments t WHERE user_id = :user ORDER BY 1",
+    "SELECT to_jsonb(t)::text FROM attachment_pages t WHERE user_id = :user ORDER BY 1",
     "SELECT to_jsonb(t)::text FROM audio t WHERE user_id = :user ORDER BY 1",
     "SELECT to_jsonb(t)::text FROM exports t WHERE user_id = :user ORDER BY 1",
     "SELECT to_jsonb(t)::text FROM imports t WHERE user_id = :user ORDER BY 1",

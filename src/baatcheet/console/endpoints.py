@@ -70,12 +70,13 @@ async def show_sign_in(
 @public.post("/sign-in")
 async def sign_in(request: Request, form: Form, sessions: Open) -> Response:
     try:
-        name, _ = await sessions.begin(form.get("token", ""))
+        name, who = await sessions.begin(form.get("token", ""))
     except Unauthenticated as refusal:
         await _count_guess(request)
         words = refusal.detail if form.get("token") else "Enter a token."
         going = _own_path(form.get("next", ""))
         return _form(request, going, refused=words)
+    log.info("console.signed_in", user_id=str(who.user_id), token_id=str(who.token_id))
     await sessions.end(request.cookies.get(COOKIE))
     answer = leave_for(_own_path(form.get("next", "")) or HOME)
     secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")

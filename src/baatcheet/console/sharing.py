@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-MOST_KEPT = 500
+MOST_KEPT = 200
 
 
 class Shared(Generic[Key, Value]):

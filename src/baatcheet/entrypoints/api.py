@@ -28,6 +28,7 @@ from baatcheet.auth.service import Authenticator, Tokens, Users
 from baatcheet.chat import context_endpoints, token_counts, turns
 from baatcheet.chat.serving import Gate
 from baatcheet.console import endpoints as console_endpoints
+from baatcheet.console.jobs.results import opens_exports
 from baatcheet.context.calibration_keeper import CalibrationKeeper
 from baatcheet.context.counting import count_aside, warm_up
 from baatcheet.context.tokenizers import Tokenizers
@@ -44,6 +45,7 @@ from baatcheet.events.feed import EventFeed
 from baatcheet.events.history import History
 from baatcheet.exports import endpoints as export_endpoints
 from baatcheet.exports.importing import endpoints as import_endpoints
+from baatcheet.exports.jobs import render_export
 from baatcheet.jobs import endpoints as job_endpoints
 from baatcheet.jobs.depth import keep_measured
 from baatcheet.kit.ids import new_id
@@ -259,7 +261,7 @@ def _open_features(app: FastAPI, settings: Settings, catalogue: Catalogue, stack
     events.start()
     stack.push_async_callback(events.close)
     state.event_history = History(shared.db)
-    console_endpoints.install(app, settings.console)
+    console_endpoints.install(app, settings.console, {render_export.name: opens_exports(state.exports)})
     return shared
 
 

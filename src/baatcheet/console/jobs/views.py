@@ -163,7 +163,6 @@ class JobViews:
                 limit=PAGE,
                 cursor=wanted.cursor,
             )
-            overview = await self.overview(who) if admin else None
             counts = overview.counts() if wanted.everyone and overview else await self._jobs.counts(who)
             owners = await self._owners(found.rows) if wanted.everyone else {}
             return render(
@@ -180,6 +179,8 @@ class JobViews:
 
         if wanted.everyone:
             who.require("admin")
+        # Before, and not inside: it may take longer than the list, which is to be as fresh as it can.
+        overview = await self.overview(who) if admin else None
         return await self._lists.get((owner, admin, writer, wanted), make)
 
     async def job(self, who: Principal, job_id: UUID) -> tuple[str, Markup]:

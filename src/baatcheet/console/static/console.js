@@ -4,7 +4,7 @@
 (() => {
   const LOOK = 1000; // milliseconds between two looks
   const LONGEST = 15000; // the same while nothing answers
-  const SPEAK = 5000; // between two announcements to screen readers
+  const SPEAK = 15000; // between two announcements to screen readers
 
   const live = document.getElementById("live");
   const state = document.getElementById("live-state");

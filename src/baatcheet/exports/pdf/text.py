@@ -11,6 +11,7 @@ from baatcheet.exports.pdf.tree import Direction
 # A word of more units than this gets places where it may break; a unit is half an em, about a Latin letter.
 LONG_WORD: Final = 32
 STEP: Final = 8
+MARKS: Final = 40  # of them on one letter, at most
 # What is between these two is set from left to right, wherever it stands (UAX #9).
 LRI: Final = "\u2066"
 PDI: Final = "\u2069"
@@ -33,8 +34,29 @@ def shown(text: str) -> str:
     """`text` with one kind of line break, and every character that would act unseen removed or made visible."""
     if text.isascii() and text.isprintable():
         return text
-    text = _BREAKS.sub("\n", text)
-    return _JOINERS_AFTER_HAN.sub("", _UNSHOWN.sub(_visible, text))
+    text = _JOINERS_AFTER_HAN.sub("", _UNSHOWN.sub(_visible, _BREAKS.sub("\n", text)))
+    return _MAY_BE_MARKS.sub(_fewer_marks, text)
+
+
+# What is neither letter nor digit nor blank nor ASCII: marks are among it.
+_MAY_BE_MARKS = re.compile(f"[^\\w\\s!-~]{{{MARKS + 1},}}")
+
+
+def _fewer_marks(match: re.Match[str]) -> str:
+    """The run without the marks that are too many for one letter: a heap of ink, whose shaping takes the square of them."""
+    kept: list[str] = []
+    marks = 0
+    for one in [*match.group(), " "]:
+        if _units(one) == 0:
+            marks += 1
+            if marks > MARKS:
+                continue
+        else:
+            if marks > MARKS:
+                kept.append(f"\u2039{marks - MARKS:,} more marks\u203a")
+            marks = 0
+        kept.append(one)
+    return "".join(kept[:-1])
 
 
 def shown_code(text: str) -> str:
@@ -201,7 +223,7 @@ def _cuts_in_ascii(word: str, step: int) -> Iterator[int]:
 
 def _cuts_between(word: str, start: int, end: int, most: int, step: int) -> Iterator[int]:
     """Where that part of `word` is cut, in which a line may not end anyway."""
-    if end - start == 1 or width(word[start:end]) <= most:
+    if width(word[start:end]) <= most:
         return
     since = flags = 0
     before = ""
