@@ -64,9 +64,10 @@ def tessdata() -> Tessdata:
     return found
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(processes=1) as made:
+    """One for all tests: its children have loaded what they need."""
+    async with Sandbox(processes=2) as made:
         yield made
 
 
@@ -197,6 +198,7 @@ async def stage(
     attachment_settings: dict[str, str],
     models: FakeModels,
     ocr_space: FakeOcrSpace,
+    sandbox: Sandbox,
     tmp_path: Path,
 ) -> AsyncIterator[Stage]:
     settings = load(
@@ -224,7 +226,6 @@ async def stage(
         session = await stack.enter_async_context(client_session())
         catalogue = build_catalogue(settings.providers, session)
         stack.push_async_callback(catalogue.close)
-        sandbox = await stack.enter_async_context(Sandbox(processes=2))
         blobs = FolderBlobs(tmp_path / "files")
         parts = build_parts(
             settings.attachments,

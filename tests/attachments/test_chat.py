@@ -31,16 +31,12 @@ async def read(stage: Stage, who: Caller, data: bytes, name: str) -> str:
 
 async def test_an_attachment_brings_its_text_marked_with_its_name(stage: Stage, alice: Caller) -> None:
     note = await read(stage, alice, NOTE, "note.txt")
-    for field in ("attachments", "attachment_ids"):
-        answer = await alice.post(
-            CHAT, json={"message": "What is the code?", "model": "reads", field: [note]}
-        )
-        assert answer.status_code == 200, answer.text
-        [message] = sent(stage)
-        assert message == {
-            "role": "user",
-            "content": "What is the code?\n[Attachment note.txt]\nThe code word is Zanzibar.\n[End of note.txt]",
-        }
+    body = {"message": "What is the code?", "model": "reads"}
+    expected = "What is the code?\n[Attachment note.txt]\nThe code word is Zanzibar.\n[End of note.txt]"
+    answer = await alice.post(CHAT, json={**body, "attachment_ids": [note]})
+    assert sent(stage) == [{"role": "user", "content": expected}], answer.text
+    answer = await alice.post(CHAT, json={**body, "attachments": [note]})
+    assert sent(stage) == [{"role": "user", "content": expected}], answer.text
     conversation = answer.json()["conversation_id"]
     listed = (await alice.get(f"/api/v1/conversations/{conversation}/messages")).json()["data"]
     question = next(one for one in listed if one["role"] == "user")

@@ -41,7 +41,6 @@ async def test_damaged_files_end_with_a_text_or_a_plain_reason(
             assert "our side" not in job["error"], (name, job)
             assert job["error"].endswith("."), (name, job)
         ended[job["status"]] = ended.get(job["status"], 0) + 1
-    print(f"{FILES} damaged files: {FILES - len(jobs)} refused at once, then {ended}")
     assert set(ended) == {"succeeded", "dead"}
     # The worker that read them all reads on.
     assert (await alice.read(b"Still here.", "fine.txt"))["extracted_text"] == "Still here."

@@ -1,7 +1,8 @@
-"""How much of a printed page Tesseract reads right here, however hard the page is. Printed as it is measured."""
+"""How much of a printed page Tesseract reads right here, however hard the page is. See `python -m benchmarks.ocr` for figures."""
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from baatcheet.attachments.ocr.engine import Page, PageText
 from baatcheet.attachments.ocr.local import TesseractEngine
 from baatcheet.jobs.isolation import Sandbox
 
+Record = Callable[[str, object], None]
 BY_NAME = {condition.name: condition for condition in CONDITIONS}
 CODES = {"eng": "en", "urd": "ur", "urd_nastaliq": "ur", "ara": "ar", "hin": "hi"}
 
@@ -39,13 +41,13 @@ def page_of(language: str, condition: Condition, font: str) -> Image.Image:
 
 @pytest.mark.parametrize("number", range(len(CONDITIONS)), ids=list(BY_NAME))
 async def test_printed_english_is_read_right_however_it_lies(
-    engine: TesseractEngine, tmp_path: Path, number: int
+    engine: TesseractEngine, tmp_path: Path, number: int, record_property: Record
 ) -> None:
     condition = CONDITIONS[number]
     fonts = FONTS["eng"]
     found = await read(engine, tmp_path, page_of("eng", condition, fonts[number % len(fonts)]))
     score = right(TEXTS["eng"][0], found.text)
-    print(f"{condition.name}: {score:.2%} right, confidence {found.confidence}")
+    record_property("right", score)
     assert score >= 0.98
     assert found.language == "en"
     assert found.confidence is not None
@@ -64,11 +66,16 @@ async def test_printed_english_is_read_right_however_it_lies(
     ],
 )
 async def test_other_languages_are_found_out_and_read_as_well_as_the_data_allows(
-    engine: TesseractEngine, tmp_path: Path, language: str, condition: str, least: float
+    engine: TesseractEngine,
+    tmp_path: Path,
+    language: str,
+    condition: str,
+    least: float,
+    record_property: Record,
 ) -> None:
     found = await read(engine, tmp_path, page_of(language, BY_NAME[condition], FONTS[language][0]))
     score = right(TEXTS[language[:3]][0], found.text)
-    print(f"{language} {condition}: {score:.2%} right, confidence {found.confidence}")
+    record_property("right", score)
     assert score >= least
     assert found.language == CODES[language]
 
@@ -127,7 +134,7 @@ async def test_words_are_where_they_say_they_are(engine: TesseractEngine, tmp_pa
         box = word.box
         assert 0 <= box.left < box.right <= page.width
         assert 0 <= box.top < box.bottom <= page.height
-        assert page.crop(tuple(box)).getextrema()[0] < 100  # type: ignore[operator]
+        assert any(page.crop((box.left, box.top, box.right, box.bottom)).histogram()[:100])
     word = words[0]
     room = 12
     around = (word.box.left - room, word.box.top - room, word.box.right + room, word.box.bottom + room)
@@ -146,6 +153,5 @@ async def test_the_loop_goes_on_while_a_page_is_read(engine: TesseractEngine, tm
         await asyncio.sleep(0.002)
         stalls.append(time.perf_counter() - before - 0.002)
     stalls.sort()
-    print(f"stalls: p99 {1000 * stalls[int(len(stalls) * 0.99)]:.1f} ms, most {1000 * stalls[-1]:.1f} ms")
     assert stalls[len(stalls) // 2] < 0.05
-    assert await reading
+    assert (await reading).text

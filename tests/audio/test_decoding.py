@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
-from baatcheet.audio.decoding import RATE, Decoded, Decoding, decode
+from baatcheet.audio.pieces import RATE, Decoded, Decoding, decode
 from baatcheet.jobs.isolation import Refused, Sandbox, SandboxFailed
 from tests.audio import sounds
 

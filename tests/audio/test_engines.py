@@ -10,11 +10,11 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from baatcheet.audio.decoding import RATE, CutPiece
 from baatcheet.audio.engines import Engines, build_engines
 from baatcheet.audio.engines.model import EngineFailed, NobodyTranscribes, Wish, first_to_hear
 from baatcheet.audio.engines.provider import ProviderEngine
 from baatcheet.audio.languages import code_of, name_of
+from baatcheet.audio.pieces import RATE, CutPiece
 from baatcheet.audio.transcript import Heard
 from baatcheet.jobs.isolation import Sandbox
 from baatcheet.platform.settings import SettingsError, load

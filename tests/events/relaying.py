@@ -1,7 +1,12 @@
-"""A process that relays, for tests that kill it: `python -m tests.events.relaying DATABASE_URL`."""
+"""A process that relays, for tests that kill it: `python -m tests.events.relaying DATABASE_URL`.
+
+With `freeze` after the address it stops in the middle of its first batch, as a paused machine does.
+"""
 
 import asyncio
+import os
 import random
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -25,8 +30,15 @@ async def effects(session: AsyncSession, events: Sequence[Event]) -> None:
         await session.execute(_EFFECT, {"name": str(event.id)})
 
 
-async def main(url: str) -> None:
+async def freeze(session: AsyncSession, events: Sequence[Event]) -> None:
+    print("frozen", flush=True)  # noqa: T201 - to the test
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+async def main(url: str, how: str = "") -> None:
     db = Database(DatabaseSettings(url=SecretStr(url)), pool_size=2, name="relaying")
+    if how == "freeze":
+        await Relay(db, {"freeze": freeze}, frozen_seconds=1.5).relay()
     relay = Relay(db, {"effects": effects}, batch=40)
     await relay.relay()
     print("ready", flush=True)  # noqa: T201 - to the test
@@ -34,4 +46,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from baatcheet.events.relay import Relay
 from baatcheet.platform.database import Database
 from tests.conftest import ROOT
-from tests.events.conftest import add_user, numbers_of, waiting
+from tests.events.conftest import add_user, numbers_of, tell, waiting
 
 KILLS = 20
 
@@ -21,18 +21,17 @@ KILLS = 20
 class Relaying:
     """A process that relays."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, *how: str) -> None:
+        self._command = [sys.executable, "-m", "tests.events.relaying", url, *how]
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.events.relaying", self._url], cwd=ROOT, stdout=subprocess.PIPE
-        )
+        return subprocess.Popen(self._command, cwd=ROOT, stdout=subprocess.PIPE)
 
-    async def until_ready(self) -> None:
+    async def until(self, word: str) -> None:
+        """It says a word."""
         assert self._process.stdout is not None
-        assert await asyncio.to_thread(self._process.stdout.readline) == b"ready\n"
+        assert await asyncio.to_thread(self._process.stdout.readline) == f"{word}\n".encode()
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -97,7 +96,7 @@ async def test_killed_anywhere_each_event_is_relayed_once(db: Database, events_u
     stop_writing, stop_reading = asyncio.Event(), asyncio.Event()
     chance = random.Random()
     with relaying(events_url, 3) as processes:
-        await asyncio.gather(*(process.until_ready() for process in processes))
+        await asyncio.gather(*(process.until("ready") for process in processes))
         writing = asyncio.create_task(write(db, user, stop_writing))
         reading = asyncio.create_task(read(db, user, stop_reading))
         for number in range(KILLS):
@@ -127,22 +126,18 @@ async def test_killed_anywhere_each_event_is_relayed_once(db: Database, events_u
     assert (missing, poisoned) == (0, 0)
 
 
-async def test_one_that_freezes_with_the_events_in_its_hands_is_cut_off(db: Database) -> None:
-    """A paused machine: its transaction is ended by the server, and others relay."""
+async def test_one_that_freezes_with_the_events_in_its_hands_is_cut_off(
+    db: Database, events_url: str
+) -> None:
     user = await add_user(db)
-    async with db.system() as session:
-        await session.execute(
-            text("INSERT INTO outbox (user_id, type, data) VALUES (:user, 'job.updated', '{\"number\": 1}')"),
-            {"user": user},
-        )
-    inside = asyncio.Event()
-
-    async def asks(session: object, _events: object) -> None:
-        limit = await session.scalar(text("SHOW idle_in_transaction_session_timeout"))  # type: ignore[attr-defined]
-        assert limit == "15s"
-        inside.set()
-
-    await Relay(db, {"asks": asks}).relay()
-    assert inside.is_set()
-    async with db.system() as session:
-        assert await session.scalar(text("SHOW idle_in_transaction_session_timeout")) != "15s"
+    await tell(db, user, 1)
+    frozen = Relaying(events_url, "freeze")
+    try:
+        await frozen.until("frozen")
+        assert await Relay(db).relay() == 0
+        async with asyncio.timeout(20):
+            while not await Relay(db).relay():
+                await asyncio.sleep(0.1)
+    finally:
+        frozen.kill()
+    assert await numbers_of(db, user) == [1]

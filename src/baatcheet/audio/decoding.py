@@ -11,16 +11,15 @@ from typing import IO
 
 import av
 import av.error
-import msgspec
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
+from baatcheet.audio.pieces import RATE, CutPiece, Decoded, Decoding, length
 from baatcheet.audio.splitting import LEVELS_PER_SECOND, Bounds, cut, is_audible
 from baatcheet.jobs.isolation_frames import Refused, Report
 
-RATE = 16_000  # samples a second
 SHORTEST = RATE  # samples of a piece as it is sent: engines refuse less than a tenth of a second
 _BLOCK = RATE // LEVELS_PER_SECOND  # samples of a level
 _STRIDE = 4  # every so many samples make a level
@@ -38,44 +37,6 @@ _UNREADABLE = (
     "The file can't be read as a recording. It must be a whole MP3, WAV, M4A, MP4, OGG, Opus, FLAC, WebM, AAC, AMR, "
     "AIFF or WMA file."
 )
-
-
-class Decoding(msgspec.Struct, frozen=True):
-    """What to decode, and the folder that the pieces are written into. Times are seconds.
-
-    `too_long`: what the owner of one that is longer than `longest` is told.
-    """
-
-    path: str
-    folder: str
-    piece_seconds: float
-    longest: float
-    too_long: str
-
-
-class CutPiece(msgspec.Struct, frozen=True):
-    """A piece in a file of its own: samples `first` up to but not including `last` of the recording."""
-
-    path: str
-    first: int
-    last: int
-    audible: bool
-
-    @property
-    def start(self) -> float:
-        return self.first / RATE
-
-    @property
-    def end(self) -> float:
-        return self.last / RATE
-
-
-class Decoded(msgspec.Struct, frozen=True):
-    """A recording in pieces that follow each other without a gap. `warning`: what could not be read of it."""
-
-    pieces: list[CutPiece]
-    seconds: float
-    warning: str | None = None
 
 
 def decode(order: Decoding, report: Report) -> Decoded:
@@ -267,11 +228,3 @@ def _warning(seconds: float, stated: float | None, broken: int) -> str | None:
     if broken:
         return "Parts of the file are damaged and could not be read."
     return None
-
-
-def length(seconds: float) -> str:
-    """A time for people."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{seconds:.1f} s"

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from baatcheet.audio.decoding import Decoded, length
 from baatcheet.audio.engines import Engine, Engines
 from baatcheet.audio.engines.model import EngineFailed, NobodyTranscribes, Wish
 from baatcheet.audio.errors import (
@@ -12,6 +11,7 @@ from baatcheet.audio.errors import (
     TranscriptionUnavailable,
     UnreadableRecording,
 )
+from baatcheet.audio.pieces import Decoded, length
 from baatcheet.audio.transcribing import Limit, Transcribed, Transcriber
 from baatcheet.jobs.isolation import Refused, SandboxFailed
 from baatcheet.platform.errors import Invalid

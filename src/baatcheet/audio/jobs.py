@@ -11,10 +11,10 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.audio import repository
-from baatcheet.audio.decoding import CutPiece, Decoded
 from baatcheet.audio.engines.model import EngineFailed, NobodyTranscribes, Wish
 from baatcheet.audio.keys import PREFIX, audio_key, row_of
 from baatcheet.audio.models import Recording
+from baatcheet.audio.pieces import CutPiece, Decoded
 from baatcheet.audio.transcribing import Kept, Place, Transcribed, Transcriber
 from baatcheet.audio.transcript import Heard
 from baatcheet.events.outbox import record

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from baatcheet.audio.decoding import CutPiece, Decoded, Decoding, decode, length
 from baatcheet.audio.engines import Engines
 from baatcheet.audio.engines.model import Engine, Wish, first_to_hear
 from baatcheet.audio.languages import code_of
+from baatcheet.audio.pieces import CutPiece, Decoded, Decoding, decode, length
 from baatcheet.audio.transcript import NOTHING, Heard, Part, Transcript, join
 from baatcheet.jobs.isolation import OnProgress, Sandbox
 from baatcheet.platform.settings import AudioSettings

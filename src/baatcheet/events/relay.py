@@ -38,17 +38,18 @@ BUSY_PAUSE = 0.05  # seconds between two batches while there are events
 IDLE_PAUSE = 0.5
 AWAY_PAUSE = 1.0  # after a failure
 HAND_SECONDS = 10.0  # that a subscriber may take for a batch
+FROZEN_SECONDS = 15.0  # without a sign of life in the middle of a batch, after which the server ends it
 LIMIT = 60.0  # seconds for a batch and all its subscribers
 STRIKES = 6  # times that a subscriber may take its transaction down, over ever fewer events, before one is put aside
 LONGEST_ERROR = 2_000  # characters
 
 _LOCK = 0x6261_6576  # an advisory lock of our own: "baev"
 
-# A process that stops answering with the lock in its hands is cut off sooner than others.
+# A process that freezes with the lock in its hands is cut off sooner than others.
 _BEGIN = text("""
 SELECT o.age, coalesce(pg_sequence_last_value('outbox_place_seq'), 0) AS last,
        CASE WHEN o.age IS NOT NULL THEN pg_try_advisory_xact_lock(CAST(:lock AS bigint)) END AS mine,
-       CASE WHEN o.age IS NOT NULL THEN set_config('idle_in_transaction_session_timeout', '15000', true) END
+       CASE WHEN o.age IS NOT NULL THEN set_config('idle_in_transaction_session_timeout', :frozen, true) END
 FROM (SELECT) one LEFT JOIN (
     SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS age
     FROM outbox WHERE place > :floor ORDER BY place LIMIT 1
@@ -100,12 +101,14 @@ class Relay:
         metrics: Metrics | None = None,
         batch: int = BATCH,
         hand_seconds: float = HAND_SECONDS,
+        frozen_seconds: float = FROZEN_SECONDS,
     ) -> None:
         self._db = db
         self._subscribers = dict(subscribers or {})
         self._metrics = metrics
         self._batch = batch
         self._hand_seconds = hand_seconds
+        self._frozen_seconds = frozen_seconds
         self._floor = Floor()
         self._handing: str | None = None  # the subscriber that is at work
         self._doubted = False  # whether the batch failed just now, and is to be taken apart if it does again
@@ -137,9 +140,10 @@ class Relay:
         """
         self._handing = None
         floor, most = self._floor.look_from(time.monotonic()), self._most()
+        values = {"lock": _LOCK, "floor": floor, "frozen": str(round(self._frozen_seconds * 1000))}
         try:
             async with self._db.system(limit=LIMIT) as session:
-                begun = (await session.execute(_BEGIN, {"lock": _LOCK, "floor": floor})).one()
+                begun = (await session.execute(_BEGIN, values)).one()
                 if not begun.mine:
                     self._measure(begun.age)
                     if begun.age is None:

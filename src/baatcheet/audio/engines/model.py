@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from baatcheet.audio.decoding import CutPiece
 from baatcheet.audio.languages import name_of
+from baatcheet.audio.pieces import CutPiece
 from baatcheet.audio.transcript import Heard
 
 AUTO = "auto"

@@ -10,11 +10,10 @@ from array import array
 from pathlib import Path
 from typing import Any, ClassVar
 
-import av
 import msgspec
 
-from baatcheet.audio.decoding import RATE
 from baatcheet.audio.engines.model import EngineFailed, Wish
+from baatcheet.audio.pieces import RATE
 from baatcheet.audio.transcript import Heard, Segment
 from baatcheet.jobs.isolation import Sandbox, SandboxFailed
 from baatcheet.jobs.isolation_frames import Refused, Report
@@ -79,6 +78,8 @@ _loaded: Any = None
 def listen(order: Listening, report: Report) -> Listened:
     """What is said in a file, phrase by phrase. Runs in a sandbox. Raises Refused where the extra is missing."""
     samples: array[float] = array("f")
+    import av  # noqa: PLC0415 - only the sandbox needs it
+
     with av.open(order.path, format="flac") as source:
         resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
         for frame in source.decode(source.streams.audio[0]):

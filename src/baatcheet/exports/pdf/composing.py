@@ -89,7 +89,7 @@ class Composer:
     def _start(self) -> None:
         self._parts: list[Part] = []
         self._size = self._held = 0
-        self._headings_before = len(self.entries)
+        self._headings = 0
 
     def add(self, line: Talk | Said) -> Iterator[Portion]:
         """Take in one line; gives the portions that are full by then."""
@@ -119,7 +119,7 @@ class Composer:
         prompt = self._read(talk.system_prompt) if talk.system_prompt else []
         self._see(wording.title(talk), talk.model, talk.system_prompt)
         shown = "".join(_words(title.pieces))
-        self.entries.append(Entry(1, shown, brief, "", talk.created_at))
+        self._enter(Entry(1, shown, brief, "", talk.created_at))
         self._note_headings(prompt, "system", talk.created_at)
         encoded = [_encode(block) for block in prompt]
         self._size += 300 + sum(map(len, encoded))
@@ -140,7 +140,7 @@ class Composer:
         self._see(said.author, said.model, said.content)
         opening = headline(" ".join(_first_words(blocks)), TITLE)
         line = short_cell(opening or about)
-        self.entries.append(Entry(2, f"{wording.author(said)}: {opening}", line, said.role, said.at))
+        self._enter(Entry(2, f"{wording.author(said)}: {opening}", line, said.role, said.at))
         kind, number = _KINDS[said.role], str(self._number)
         waiting: list[msgspec.Raw] = []
         is_first = True
@@ -185,7 +185,7 @@ class Composer:
     def _portion(self) -> Portion:
         path = self._folder / f"portion-{self._portions}.json"
         path.write_bytes(_encode(Pages(self._look, self._parts)))
-        made = Portion(path, self.messages, len(self.entries) - self._headings_before)
+        made = Portion(path, self.messages, self._headings)
         self._portions += 1
         self._start()
         return made
@@ -230,6 +230,10 @@ class Composer:
         for one in texts:
             if not one.isascii():
                 self.seen.update(text.shown(one))
+
+    def _enter(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self._headings += 1
 
     def _note_headings(self, blocks: Sequence[Block], role: str, at: datetime) -> None:
         for heading in _headings(blocks):

@@ -11,6 +11,7 @@ from baatcheet.exports.pdf.tree import Direction
 # A word of more units than this gets places where it may break; a unit is half an em, about a Latin letter.
 LONG_WORD: Final = 32
 STEP: Final = 8
+EMBEDDED: Final = 30  # levels of direction in each other, of the 125 that there may be
 MARKS: Final = 40  # of them on one letter, at most
 # What is between these two is set from left to right, wherever it stands (UAX #9).
 LRI: Final = "\u2066"
@@ -35,7 +36,31 @@ def shown(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     text = _JOINERS_AFTER_HAN.sub("", _UNSHOWN.sub(_visible, _BREAKS.sub("\n", text)))
-    return _MAY_BE_MARKS.sub(_fewer_marks, text)
+    return _MAY_BE_MARKS.sub(_fewer_marks, _flatter(text) if _OPENING.search(text) else text)
+
+
+_OPENING = re.compile("[\u202a\u202b\u2066-\u2068]")
+_NESTING = re.compile("[\u202a-\u202c\u2066-\u2069]|\n\n")
+
+
+def _flatter(text: str) -> str:
+    """`text` without the embeddings and isolates that are deeper in each other than the typesetter can bear."""
+    depth = 0
+
+    def kept(match: re.Match[str]) -> str:
+        nonlocal depth
+        one = match.group()
+        if one == "\n\n":
+            depth = 0
+        elif _OPENING.match(one):
+            depth += 1
+            if depth > EMBEDDED:
+                return ""
+        else:
+            depth = max(0, depth - 1)
+        return one
+
+    return _NESTING.sub(kept, text)
 
 
 # What is neither letter nor digit nor blank nor ASCII: marks are among it.
