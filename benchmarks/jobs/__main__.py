@@ -11,6 +11,7 @@ from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database
 from baatcheet.platform.settings import Settings
 from benchmarks.context.workplace import services
+from benchmarks.jobs.answers import Answers
 from benchmarks.jobs.engine import Engine
 from benchmarks.report import Report, options, progress
 
@@ -25,8 +26,9 @@ async def measure(report: Report, settings: Settings, *, quick: bool) -> None:
     assert settings.database.url is not None
     url = settings.database.url.get_secret_value()
     try:
-        sizes = {"jobs": 4_000, "readings": 200} if quick else {"jobs": 20_000, "readings": 1_000}
+        sizes = {"jobs": 4_000, "readings": 100} if quick else {"jobs": 20_000, "readings": 1_000}
         await Engine(db, url, user, report, **sizes).run()
+        await Answers(db, settings, user, report, readings=sizes["readings"]).run()
     finally:
         await db.close()
 

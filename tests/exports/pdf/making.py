@@ -56,7 +56,8 @@ class Book:
     def letters(self, number: int) -> list[Letter]:
         page = self._file[number - 1].get_textpage()
         return [
-            Letter(page.get_text_range(index, 1), *page.get_charbox(index)) for index in range(page.count_chars())
+            Letter(page.get_text_range(index, 1), *page.get_charbox(index))
+            for index in range(page.count_chars())
         ]
 
     def picture(self, number: int, scale: float = 2.0) -> Image.Image:
@@ -146,4 +147,8 @@ def messages(contents: Sequence[str]) -> list[Said]:
 
 def squeezed(text: str) -> str:
     """`text` without what a line's end adds or a reader leaves out: blanks, marks of direction, zero widths."""
-    return "".join(one for one in text if not one.isspace() and one not in "\u200b\u200e\u200f\u2066\u2067\u2069\ufffe\x02")
+    return "".join(
+        one
+        for one in text
+        if not one.isspace() and one not in "\u200b\u200e\u200f\u2066\u2067\u2069\ufffe\x02"
+    )

@@ -33,7 +33,9 @@ def _data_url(data: bytes) -> str:
 
 
 def test_every_message_extracts_in_its_order(publisher: Publisher) -> None:
-    contents = [f"Message number {number} says {'word ' * (number % 40)}end{number}." for number in range(150)]
+    contents = [
+        f"Message number {number} says {'word ' * (number % 40)}end{number}." for number in range(150)
+    ]
 
     book = publisher.publish(*contents)
 
@@ -52,10 +54,14 @@ def test_every_message_extracts_in_its_order(publisher: Publisher) -> None:
 def test_poppler_extracts_the_same(publisher: Publisher) -> None:
     book = publisher.publish("First **bold** words", "یہ دوسرا پیغام ہے", "तीसरा संदेश", "Fourth, and `code`")
 
-    done = subprocess.run(["pdftotext", "-f", "2", book.path, "-"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["pdftotext", "-f", "2", book.path, "-"], check=True, capture_output=True, text=True
+    )
 
     text = "".join(one for one in done.stdout if one not in "\u202a\u202b\u202c")
-    places = [text.find(word) for word in ("First bold words", "یہ دوسرا پیغام ہے", "तीसरा संदेश", "Fourth, and code")]
+    places = [
+        text.find(word) for word in ("First bold words", "یہ دوسرا پیغام ہے", "तीसरा संदेश", "Fourth, and code")
+    ]
     assert -1 not in places
     assert places == sorted(places)
     assert not done.stderr
@@ -125,7 +131,9 @@ def test_bookmarks_lead_to_the_pages_of_what_they_name(publisher: Publisher) -> 
 def test_several_conversations_begin_on_pages_of_their_own(publisher: Publisher) -> None:
     lines: list[Line] = [Document("All of it", EXPORTED, 3, 6, owner="somebody@example.com")]
     for talk in ("Hunza", "چائے", "Third"):
-        lines.append(Talk(talk, talk, WRITTEN, messages=2, model="a-model", system_prompt=f"Speak of {talk}."))
+        lines.append(
+            Talk(talk, talk, WRITTEN, messages=2, model="a-model", system_prompt=f"Speak of {talk}.")
+        )
         lines += messages([f"Asked about {talk}", f"Answered about {talk}"])
 
     book = publisher.of_lines(lines)
@@ -152,7 +160,9 @@ def test_the_file_says_what_it_is(publisher: Publisher) -> None:
 
 
 def test_the_same_document_makes_the_same_file(publisher: Publisher) -> None:
-    first, second = (publisher.publish("# Heading\n\nText with `code` 😀", "یہ").path.read_bytes() for _ in range(2))
+    first, second = (
+        publisher.publish("# Heading\n\nText with `code` 😀", "یہ").path.read_bytes() for _ in range(2)
+    )
 
     assert first == second
 
@@ -180,7 +190,15 @@ def test_markdown_is_set_and_not_shown(publisher: Publisher) -> None:
     )
 
     said = squeezed(book.said)
-    for shown in ("bolditalicstruckcodename", "1.one2.two", "☑done", "☐open", "quoted", "abcd", "print('hello')"):
+    for shown in (
+        "bolditalicstruckcodename",
+        "1.one2.two",
+        "☑done",
+        "☐open",
+        "quoted",
+        "abcd",
+        "print('hello')",
+    ):
         assert shown in said
     assert "**" not in said
     assert "```" not in said
@@ -245,7 +263,9 @@ def test_pictures_are_shown(publisher: Publisher, tmp_path: Path) -> None:
     file = tmp_path / "photo.png"
     file.write_bytes(_png("blue"))
     attached = Attached("photo.png", "image/png", 1_234_567, str(file))
-    said = Said("1", "user", f"Look: ![a red one]({_data_url(_png('red'))})", WRITTEN, attachments=(attached,))
+    said = Said(
+        "1", "user", f"Look: ![a red one]({_data_url(_png('red'))})", WRITTEN, attachments=(attached,)
+    )
 
     book = publisher.of_messages([said])
 
@@ -337,8 +357,13 @@ def test_progress_rises_to_the_end(publisher: Publisher) -> None:
     assert any(phrase.startswith("Message ") and phrase.endswith("of 1,000") for _, phrase in book.progress)
 
 
-def test_parts_that_are_set_apart_become_one_document(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
-    contents = [f"# Heading {number}\n\nText {number} `code` یہ 😀 https://example.com/{number}" for number in range(60)]
+def test_parts_that_are_set_apart_become_one_document(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = [
+        f"# Heading {number}\n\nText {number} `code` یہ 😀 https://example.com/{number}"
+        for number in range(60)
+    ]
     whole = publisher.publish(*contents)
     monkeypatch.setattr(composing, "MESSAGES", 7)
     monkeypatch.setattr(making, "FEET", 4)
@@ -368,7 +393,11 @@ def test_a_message_longer_than_a_portion_is_set_in_several(
     assert -1 not in places
     assert places == sorted(places)
     assert book.said.count("You 12 May 2026") == 1
-    assert [title.partition(":")[0] for _, title, _ in book.bookmarks()] == ["A conversation", "You", "Assistant"]
+    assert [title.partition(":")[0] for _, title, _ in book.bookmarks()] == [
+        "A conversation",
+        "You",
+        "Assistant",
+    ]
 
 
 def test_a_long_document_lists_days_and_a_longer_one_months(publisher: Publisher) -> None:

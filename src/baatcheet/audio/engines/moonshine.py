@@ -77,9 +77,9 @@ _loaded: Any = None
 
 def listen(order: Listening, report: Report) -> Listened:
     """What is said in a file, phrase by phrase. Runs in a sandbox. Raises Refused where the extra is missing."""
-    samples: array[float] = array("f")
     import av  # noqa: PLC0415 - only the sandbox needs it
 
+    samples: array[float] = array("f")
     with av.open(order.path, format="flac") as source:
         resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
         for frame in source.decode(source.streams.audio[0]):

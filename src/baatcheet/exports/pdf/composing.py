@@ -1,11 +1,13 @@
 """From messages to what the typesetter is given, in portions that it can hold."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from baatcheet.exports import wording
 from baatcheet.exports.document import Attached, Document, Said, Talk
@@ -41,6 +43,7 @@ from baatcheet.kit.text import headline
 
 PORTION: Final = 400_000  # bytes of JSON: what one run of the typesetter gets
 MESSAGES: Final = 400
+PICTURE: Final = 30_000  # bytes of a portion that a picture counts as
 TITLE: Final = 90  # characters of a line in the table of contents, and of a bookmark
 LONG_TITLE: Final = 300
 LARGE_WORD: Final = 16  # units of a word in a title, from which on it may break
@@ -56,13 +59,14 @@ _PICTURES: Final = {f"image/{name.lower()}" for name in FORMATS}
 _encode = msgspec.json.encode
 
 
+@dataclass(frozen=True)
 class Portion:
-    """What one run of the typesetter gets, written to `path`, and the number of the headings in it."""
+    """What one run of the typesetter gets."""
 
-    def __init__(self, path: Path, messages: int, headings: int) -> None:
-        self.path = path
-        self.messages = messages
-        self.headings = headings
+    path: Path
+    messages: int  # of the document, up to its end
+    headings: int  # in it
+    pictures: list[Path]  # that it shows
 
 
 class Composer:
@@ -141,41 +145,27 @@ class Composer:
         opening = headline(" ".join(_first_words(blocks)), TITLE)
         line = short_cell(opening or about)
         self._enter(Entry(2, f"{wording.author(said)}: {opening}", line, said.role, said.at))
-        kind, number = _KINDS[said.role], str(self._number)
-        waiting: list[msgspec.Raw] = []
-        is_first = True
-        for block in blocks:
-            encoded = _encode(block)
-            if waiting and self._size + len(encoded) > PORTION:
-                yield self._turn(kind, label, about, number, waiting, first=is_first, last=False)
-                waiting, is_first = [], False
-            waiting.append(msgspec.Raw(encoded))
-            self._size += len(encoded) + 20
-            self._note_headings([block], said.role, said.at)
-        yield from self._finished(kind, label, about, number, waiting, is_first=is_first)
-
-    def _finished(
-        self, kind: str, label: Cell, about: str, number: str, blocks: list[msgspec.Raw], *, is_first: bool
-    ) -> Iterator[Portion]:
-        self._put(Turn(kind, label, about, f"#{number}", blocks, is_first, True))
-        self._size += 200
+        turn = Turn(_KINDS[said.role], label, about, f"#{self._number}", [])
+        yield from self._turns(turn, blocks, said)
+        self._size += 200 + PICTURE * self.pictures.waiting
         self._held += 1
         if self._size >= PORTION or self._held >= MESSAGES:
             yield self._portion()
 
-    def _turn(
-        self,
-        kind: str,
-        label: Cell,
-        about: str,
-        number: str,
-        blocks: list[msgspec.Raw],
-        *,
-        first: bool,
-        last: bool,
-    ) -> Portion:
-        self._put(Turn(kind, label, about, f"#{number}", blocks, first, last))
-        return self._portion()
+    def _turns(self, turn: Turn, blocks: Sequence[Block], said: Said) -> Iterator[Portion]:
+        """Put a message into the portion; where it is too long for the rest of it, into as many as it takes."""
+        waiting: list[msgspec.Raw] = []
+        first = True
+        for block in blocks:
+            encoded = _encode(block)
+            if waiting and self._size + len(encoded) > PORTION:
+                self._put(replace(turn, blocks=waiting, first=first, last=False))
+                yield self._portion()
+                waiting, first = [], False
+            waiting.append(msgspec.Raw(encoded))
+            self._size += len(encoded) + 20
+            self._note_headings([block], said.role, said.at)
+        self._put(replace(turn, blocks=waiting, first=first))
 
     def _put(self, turn: Turn) -> None:
         if not self._parts:
@@ -185,7 +175,7 @@ class Composer:
     def _portion(self) -> Portion:
         path = self._folder / f"portion-{self._portions}.json"
         path.write_bytes(_encode(Pages(self._look, self._parts)))
-        made = Portion(path, self.messages, self._headings)
+        made = Portion(path, self.messages, self._headings, self.pictures.taken())
         self._portions += 1
         self._start()
         return made
@@ -236,7 +226,7 @@ class Composer:
         self._headings += 1
 
     def _note_headings(self, blocks: Sequence[Block], role: str, at: datetime) -> None:
-        for heading in _headings(blocks):
+        for heading in headings(blocks):
             words = "".join(_words(heading.pieces))
             self.entries.append(Entry(heading.level + 2, headline(words, TITLE), short_cell(words), role, at))
 
@@ -259,17 +249,17 @@ def short_cell(words: str, units: int = TITLE) -> Cell:
     return cell(short(words, units))
 
 
-def _headings(blocks: Sequence[Block]) -> Iterator[Heading]:
+def headings(blocks: Sequence[Block]) -> Iterator[Heading]:
     """The headings in `blocks`, in the order in which they are set."""
     for block in blocks:
         match block:
             case Heading():
                 yield block
             case Quote():
-                yield from _headings(block.blocks)
+                yield from headings(block.blocks)
             case Bullets() | Numbers():
                 for item in block.items:
-                    yield from _headings(item)
+                    yield from headings(item)
             case _:
                 pass
 

@@ -18,9 +18,10 @@ from baatcheet.exports.pdf.composing import LARGE_WORD, Composer, Portion, cell,
 from baatcheet.exports.pdf.contents import Chosen, Line
 from baatcheet.exports.pdf.fonts import Shelf
 from baatcheet.exports.pdf.joining import About, Heading, Joined
+from baatcheet.exports.pdf.mending import mended
 from baatcheet.exports.pdf.objects import File, Mark
-from baatcheet.exports.pdf.tree import Cell, Look
-from baatcheet.exports.pdf.typesetting import Typesetter
+from baatcheet.exports.pdf.tree import Cell, Look, Pages
+from baatcheet.exports.pdf.typesetting import NotSet, Typesetter
 from baatcheet.jobs.isolation_frames import Refused, Report
 from baatcheet.kit.text import headline
 
@@ -86,6 +87,7 @@ class _Making:
         self._composer = Composer(head, self._root, self._look)
         self._clock = wording.Clock(head)
         self._parts: list[_Set] = []
+        self._unset = 0  # portions that could not be set as they were
         self._pages_of_marks: list[int] = []  # for each heading: its page, counted from the first message's
 
     def make(self, lines: Iterator[form.Line], target: Path) -> Rendered:
@@ -120,16 +122,12 @@ class _Making:
 
     def _set_messages(self, typesetter: Typesetter, lines: Iterator[form.Line]) -> None:
         waiting: deque[tuple[Portion, Future[Path]]] = deque()
-        try:
-            for portion in self._portions(lines):
-                waiting.append((portion, typesetter.begin("messages.typ", portion.path)))
-                if len(waiting) > RUNS:
-                    self._take(*waiting.popleft())
-            while waiting:
-                self._take(*waiting.popleft())
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        for portion in self._portions(lines):
+            waiting.append((portion, typesetter.begin("messages.typ", portion.path)))
+            if len(waiting) > RUNS:
+                self._take(typesetter, *waiting.popleft())
+        while waiting:
+            self._take(typesetter, *waiting.popleft())
 
     def _portions(self, lines: Iterator[form.Line]) -> Iterator[Portion]:
         characters = 0
@@ -146,19 +144,43 @@ class _Making:
             yield from self._composer.add(line)
         yield from self._composer.end()
 
-    def _take(self, portion: Portion, future: "Future[Path]") -> None:
-        path = future.result()
+    def _take(self, typesetter: Typesetter, portion: Portion, future: "Future[Path]") -> None:
+        try:
+            path, headings = future.result(), portion.headings
+        except NotSet:
+            path, headings = self._mend(typesetter, portion)
+        for picture in portion.pictures:
+            picture.unlink()
         file = File(path.read_bytes())
         pages = file.pages()
         marks = file.marks()
-        if len(marks) != portion.headings:
-            raise AssertionError(f"{len(marks)} of {portion.headings} headings were set")
+        if len(marks) != headings:
+            raise AssertionError(f"{len(marks)} of {headings} headings were set")
         before = sum(part.pages for part in self._parts)
         places = {number: before + place for place, number in enumerate(pages, 1)}
         self._pages_of_marks += [places[mark.page] for mark in marks]
         self._parts.append(_Set(path, len(pages), marks))
         done, total = portion.messages, max(self._head.messages, portion.messages)
         self._report(2 + 82 * done / max(1, total), f"Message {done:,} of {total:,}")
+
+    def _mend(self, typesetter: Typesetter, portion: Portion) -> tuple[Path, int]:
+        """Set the portion without what can't be set, and forget the headings that are lost with it."""
+
+        def sets(pages: Pages) -> bool:
+            try:
+                typesetter.set_now("messages.typ", "attempt", pages)
+            except NotSet:
+                return False
+            return True
+
+        found = mended(portion.path.read_bytes(), sets)
+        before = len(self._pages_of_marks)
+        for heading in reversed(found.dropped):
+            del self._composer.entries[before + heading]
+        self._unset += 1
+        return typesetter.set_now("messages.typ", portion.path.stem, found.pages), portion.headings - len(
+            found.dropped
+        )
 
     # Front ----------------------------------------------------------------------------------------------------------
 
@@ -203,6 +225,10 @@ class _Making:
             notes.append(
                 "This machine has no Nastaliq font, so Urdu is set in Naskh. "
                 "The Debian package fonts-noto-core has one."
+            )
+        if self._unset:
+            notes.append(
+                "Messages that could not be set in a PDF are marked. An export as Markdown, text or JSON has them."
             )
         if left_out := self._composer.pictures.left_out:
             notes.append(

@@ -15,6 +15,7 @@ FORMATS: Final = ("PNG", "JPEG", "GIF", "WEBP")
 MOST_BYTES: Final = 25_000_000  # of one picture's file
 MOST_PIXELS: Final = 50_000_000
 MOST_PICTURES: Final = 2_000  # of one document
+MOST_TOGETHER: Final = 300_000_000  # bytes of them, as they are kept
 SIDE: Final = 1_600  # pixels of the longer side, as it is kept
 WIDTH: Final = 480.0  # points: the text's
 HEIGHT: Final = 420.0
@@ -27,7 +28,19 @@ class Pictures:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
+        self._taken: list[Path] = []
+        self._room = MOST_TOGETHER
         self.left_out = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many have been put there since the last were `taken`."""
+        return len(self._taken)
+
+    def taken(self) -> list[Path]:
+        """The pictures that were put there since."""
+        taken, self._taken = self._taken, []
+        return taken
 
     def of_url(self, url: str, words: str) -> Inset | None:
         """The picture that a `data:` address holds, or None."""
@@ -55,7 +68,7 @@ class Pictures:
             return None
 
     def _kept(self, file: io.BytesIO, words: str) -> Inset | None:
-        if self._count >= MOST_PICTURES:
+        if self._count >= MOST_PICTURES or self._room <= 0:
             self.left_out += 1
             return None
         try:
@@ -80,6 +93,8 @@ class Pictures:
             self.left_out += 1
             return None
         self._count += 1
+        self._taken.append(self._folder / name)
+        self._room -= self._taken[-1].stat().st_size
         points = min(WIDTH, width * POINTS_PER_PIXEL, HEIGHT * width / height)
         return Inset(name, words, points)
 

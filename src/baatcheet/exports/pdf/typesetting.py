@@ -17,6 +17,10 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 _EMPTY_RUNS: Final = 12
 
 
+class NotSet(Exception):
+    """The typesetter could not set a portion."""
+
+
 class Typesetter:
     """Sets portions in a folder that has the templates and the portions in it, and nothing else; that is all that the
     typesetter can read. `runs` is how many portions are set at once.
@@ -49,6 +53,7 @@ class Typesetter:
         return self.set(template, path, tagged=tagged)
 
     def set(self, template: str, data: Path, *, tagged: bool) -> Path:
+        """Set the portion at `data`; the PDF file. Raises NotSet, and leaves the portion where it is."""
         target = data.with_suffix(".pdf")
         compiler = typst.Compiler(
             str(self._folder / template),
@@ -58,12 +63,19 @@ class Typesetter:
             package_path=str(self._folder),
             package_cache_path=str(self._folder),
         )
-        compiler.compile(
-            output=str(target), format="pdf", timestamp=self._at, pdf_standards=["1.7"], pdf_tags=tagged
-        )
-        del compiler
+        try:
+            compiler.compile(
+                output=str(target), format="pdf", timestamp=self._at, pdf_standards=["1.7"], pdf_tags=tagged
+            )
+        except BaseException as error:
+            # A panic of the typesetter's is no Exception, and has no public name.
+            if isinstance(error, typst.TypstError) or type(error).__name__ == "PanicException":
+                raise NotSet(str(error)) from error
+            raise
+        finally:
+            del compiler
+            self._forget()
         data.unlink()
-        self._forget()
         return target
 
     def _forget(self) -> None:
