@@ -1,5 +1,6 @@
 """One of each thing that a user can have, with a mark in each text that no stranger may see."""
 
+import json
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,7 +65,7 @@ async def one_of_each(alice: Caller, database: Database, files: Blobs) -> dict[s
     for key in _keys(alice.user_id, ids):
         async with files.scratch() as folder:
             path = folder / "file"
-            path.write_text(MARK)
+            path.write_text(json.dumps({"said": MARK}))
             await files.put(key, path)
     return ids
 
@@ -166,10 +167,10 @@ def _rows(owner: UUID, ids: dict[str, UUID]) -> list[Base]:
             user_id=owner,
             scope="conversation",
             conversation_id=conversation,
-            format="txt",
+            format="json",
             branch="active",
             status="completed",
-            filename=f"{MARK}.txt",
+            filename=f"{MARK}.json",
             size=len(MARK),
             job_id=ids["job_id"],
             completed_at=now,

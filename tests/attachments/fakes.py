@@ -24,7 +24,7 @@ class _Server:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=50_000_000)
         app.add_routes(self.routes())
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()

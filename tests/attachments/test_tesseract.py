@@ -1,4 +1,4 @@
-"""How much of a printed page Tesseract reads right here, however hard the page is. See `python -m benchmarks.ocr` for figures."""
+"""How much of a printed page Tesseract reads right, however hard the page is. Figures: `python -m benchmarks.ocr`."""
 
 import asyncio
 import time

@@ -136,7 +136,7 @@ async def test_what_was_changed_meanwhile_is_not_kept() -> None:
         await go.wait()
         return answer
 
-    shared: Shared[None, str] = Shared(60)
+    shared: Shared[None, str] = Shared(60, patience=0)
     before = asyncio.create_task(shared.get(None, make))
     await asyncio.sleep(0)
     shared.forget()
@@ -144,6 +144,21 @@ async def test_what_was_changed_meanwhile_is_not_kept() -> None:
     assert await shared.get(None, make) == "new"
     assert await before == "old"
     assert await shared.get(None, make) == "new"
+
+
+async def test_what_takes_long_to_make_is_believed_for_longer() -> None:
+    made = 0
+
+    async def make() -> int:
+        nonlocal made
+        made += 1
+        await asyncio.sleep(0.05)
+        return made
+
+    quick: Shared[None, int] = Shared(0, patience=0)
+    patient: Shared[None, int] = Shared(0, patience=1000)
+    assert [await quick.get(None, make), await quick.get(None, make)] == [1, 2]
+    assert [await patient.get(None, make), await patient.get(None, make)] == [3, 3]
 
 
 async def test_what_failed_is_tried_again() -> None:
@@ -155,7 +170,7 @@ async def test_what_failed_is_tried_again() -> None:
             raise answer
         return answer
 
-    shared: Shared[None, str] = Shared(60)
+    shared: Shared[None, str] = Shared(60, patience=0)
     with pytest.raises(RuntimeError, match="away"):
         await shared.get(None, make)
     assert await shared.get(None, make) == "here"
@@ -165,7 +180,7 @@ async def test_what_is_kept_is_bounded() -> None:
     async def make() -> int:
         return 1
 
-    shared: Shared[int, int] = Shared(60)
+    shared: Shared[int, int] = Shared(60, patience=0)
     for key in range(MOST_KEPT * 2):
         await shared.get(key, make)
     assert len(shared._kept) <= MOST_KEPT

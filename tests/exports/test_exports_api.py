@@ -191,6 +191,26 @@ async def test_a_link_opens_one_file_without_a_token(alice: Caller, running: Run
         assert (await nobody.get(f"/api/v1/exports/{one['id']}/download")).status_code == 401
 
 
+async def test_a_link_opens_nothing_of_a_user_who_is_deactivated_or_gone(
+    alice: Caller, running: Running, worker: None
+) -> None:
+    export = await finished(alice, await ask(alice, await talk(alice, "mine"), format="json"))
+    url, owner = export["download"]["url"], {"id": export["id"]}
+    whose = "(SELECT user_id FROM exports WHERE id = :id)"
+    async with Caller(running.url) as nobody:
+        for change, status in (
+            (f"UPDATE users SET active = false WHERE id = {whose}", 404),
+            (f"UPDATE users SET active = true WHERE id = {whose}", 200),
+            (f"DELETE FROM users WHERE id = {whose}", 404),
+        ):
+            async with running.db.system() as session:
+                await session.execute(text(change), owner)
+            answer = await nobody.get(url)
+            assert answer.status_code == status, change
+            if status == 404:
+                assert answer.json()["type"] == "export-not-found"
+
+
 async def test_another_sees_neither_export_nor_file_nor_conversation(
     alice: Caller, bob: Caller, worker: None
 ) -> None:

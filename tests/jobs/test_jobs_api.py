@@ -37,6 +37,7 @@ async def test_an_owner_sees_a_job_and_nobody_else_does(
         "subject_id": str(subject),
         "user_id": str(alice.user_id),
         "result": None,
+        "link": None,
         "created_at": "",
         "due_at": "",
         "started_at": None,
@@ -285,3 +286,24 @@ async def test_enqueueing_many_takes_two_statements(bench: Bench) -> None:
     async with bench.db.system() as session:
         count = text("SELECT count(*) FROM jobs WHERE queue = :queue AND status = 'queued'")
         assert await session.scalar(count, {"queue": bench.name}) == 500
+
+
+async def test_of_several_dead_jobs_with_one_key_the_newest_is_redriven(bench: Bench, admin: Caller) -> None:
+    broken = True
+
+    async def work(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        if broken:
+            raise GiveUp("It is broken.")
+
+    kind = bench.kind(work)
+    await bench.worker(kind)
+    ids = []
+    for _ in range(2):
+        ids.append(await bench.enqueue(kind, key="one"))
+        await bench.until(ids[-1])
+    broken = False
+    answer = await admin.post("/api/v1/jobs/redrive", json={"kind": kind.name})
+    assert answer.json() == {"redriven": 1}
+    await bench.until(ids[1], lambda row: row.status == "succeeded")
+    assert (await bench.row(ids[0])).status == "dead"

@@ -3,16 +3,19 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.jobs.declaration import DeadJob, GiveUp, Job, TryAgain
 from baatcheet.jobs.enqueueing import Order, enqueue, enqueue_many
 from baatcheet.jobs.models import JobRow
+from baatcheet.jobs.store import JobStore
 from baatcheet.jobs.worker import WORKER_DIED, Worker
 from tests.conftest import Caller
 from tests.jobs.conftest import QUICK, Bench, Work, nothing
@@ -480,3 +483,102 @@ async def test_progress_is_seen_while_it_runs(bench: Bench) -> None:
     assert (row.progress, row.phrase, row.status) == (30, "Page 3 of 10", "running")
     go.set()
     assert (await bench.until(id_)).progress == 100
+
+
+async def test_lanes_that_may_run_no_more_do_not_hide_those_that_may(bench: Bench) -> None:
+    ran: list[int] = []
+
+    async def note(job: Job[Work], parts: object) -> None:
+        """Its number is noted."""
+        ran.append(job.payload.number)
+
+    kind = bench.kind(note, lane_limit=1)
+    async with bench.db.system() as session:
+        full = [UUID(int=n) for n in range(1, 90)]
+        await enqueue_many(session, kind, [Order(Work(), None, lane=lane) for lane in full for _ in range(2)])
+        running = text("""
+            UPDATE jobs SET status = 'running', worker_id = gen_random_uuid(), started_at = clock_timestamp()
+            WHERE id IN (SELECT min(id::text)::uuid FROM jobs WHERE queue = :queue GROUP BY lane)
+        """)
+        await session.execute(running, {"queue": bench.name})
+        await enqueue_many(session, kind, [Order(Work(7), None, lane=UUID(int=1000))])
+    await bench.worker(kind, room=5, rhythm=replace(QUICK, lease=60, reap=60))
+    async with asyncio.timeout(10):
+        while not ran:
+            await asyncio.sleep(0.02)
+    assert ran == [7]
+
+
+async def test_a_rate_limit_on_a_queue_that_has_been_used_begins_from_nothing(
+    bench: Bench, admin: Caller
+) -> None:
+    kind = bench.kind(nothing)
+    async with bench.db.system() as session:
+        ids = await enqueue_many(session, kind, [Order(Work(), None) for _ in range(200)])
+    await bench.worker(kind)
+    for id_ in ids:
+        await bench.until(id_)
+    limited = await admin.patch(f"/api/v1/queues/{bench.name}", json={"per_minute": 120})
+    assert limited.status_code == 200
+    assert (await bench.until(await bench.enqueue(kind), seconds=8)).status == "succeeded"
+
+
+async def test_a_result_that_can_not_be_stored_as_it_is_is_stored_as_it_can(bench: Bench) -> None:
+    async def odd(job: Job[Work], parts: object) -> Mapping[str, Any]:
+        """A text with what PostgreSQL can't hold."""
+        if job.payload.number:
+            return {"text": "a\x00b"}
+        async with job.finish({"text": "a\x00b"}):
+            return {}
+
+    kind = bench.kind(odd)
+    await bench.worker(kind)
+    for number in (0, 1):
+        row = await bench.until(await bench.enqueue(kind, number=number))
+        assert (row.status, row.result, row.attempts) == ("succeeded", {"text": "a\ufffdb"}, 1)
+
+
+async def test_what_is_written_at_the_end_of_a_run_is_not_broken_off(
+    bench: Bench, alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        raise GiveUp("It is broken.")
+
+    kind = bench.kind(refuse)
+    worker = await bench.worker(kind)
+    reached, go = asyncio.Event(), asyncio.Event()
+    write = JobStore.fail
+
+    async def slowly(self: JobStore, *given: Any, **named: Any) -> str | None:
+        reached.set()
+        await go.wait()
+        return await write(self, *given, **named)
+
+    monkeypatch.setattr(JobStore, "fail", slowly)
+    id_ = await bench.enqueue(kind, owner=alice.user_id)
+    await reached.wait()
+    stopping = asyncio.create_task(worker.stop())
+    await asyncio.sleep(0.1)
+    go.set()
+    await stopping
+    row = await bench.row(id_)
+    assert (row.status, row.error) == ("dead", "It is broken.")
+
+
+async def test_a_deadlock_while_a_job_is_buried_does_not_leave_out_what_it_concerns(bench: Bench) -> None:
+    tries: list[int] = []
+
+    async def refuse(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        raise GiveUp("It is broken.")
+
+    async def bury(dead: DeadJob[Work], session: AsyncSession, parts: object) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            await session.execute(text("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40P01'; END $$"))
+
+    kind = bench.kind(refuse, on_dead=bury)
+    await bench.worker(kind)
+    assert (await bench.until(await bench.enqueue(kind))).status == "dead"
+    assert len(tries) == 3

@@ -13,16 +13,17 @@ from sqlalchemy import Connection, inspect, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from baatcheet.kit.ids import new_id
-from baatcheet.platform.database import Base, connect, connect_arguments, parse_url
+from baatcheet.migrations.tables import metadata
+from baatcheet.platform.database import connect, connect_arguments, parse_url
 from baatcheet.platform.migrate import MigrationError, current_revision, downgrade, newest_revision, upgrade
 
 
 def drift(connection: Connection) -> list[object]:
     context = MigrationContext.configure(
         connection,
-        opts={"compare_type": True, "compare_server_default": True, "target_metadata": Base.metadata},
+        opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata},
     )
-    return list(compare_metadata(context, Base.metadata))
+    return list(compare_metadata(context, metadata))
 
 
 def tables(connection: Connection) -> set[str]:

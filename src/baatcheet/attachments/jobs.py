@@ -76,7 +76,13 @@ def told_of(row: Attachment) -> dict[str, Any]:
     }
 
 
-@job("ocr.extract", queue="ocr", seconds=SECONDS, on_dead=_bury)
+@job(
+    "ocr.extract",
+    queue="ocr",
+    seconds=SECONDS,
+    link="/api/v1/attachments/{subject}",
+    on_dead=_bury,
+)
 async def extract(job: Job[Extraction], parts: AttachmentParts) -> None:
     """The attachment has its text, page by page, and an event says so.
 

@@ -55,7 +55,10 @@ _ID = {"audio_id": "$response.body#/id"}
 _FILE: Responses = {
     200: {
         "description": "The file.",
-        "content": {one.partition(";")[0]: {"schema": {"type": "string"}} for one in MEDIA_TYPES.values()},
+        "content": {
+            one.partition(";")[0]: {"schema": {"type": "object" if name == "json" else "string"}}
+            for name, one in MEDIA_TYPES.items()
+        },
     }
 }
 _FOUND = {"getTranscription": _ID, "downloadAudio": _ID, "deleteAudio": _ID}

@@ -57,7 +57,13 @@ async def _bury(dead: DeadJob[Transcribing], session: AsyncSession, _parts: Audi
     )
 
 
-@job("audio.transcribe", queue="audio", seconds=TRANSCRIBING_SECONDS, on_dead=_bury)
+@job(
+    "audio.transcribe",
+    queue="audio",
+    seconds=TRANSCRIBING_SECONDS,
+    link="/api/v1/audio/{subject}",
+    on_dead=_bury,
+)
 async def transcribe(job: Job[Transcribing], parts: AudioParts) -> None:
     """The recording has its transcription, and an event says so.
 

@@ -18,7 +18,7 @@ class Shared(Generic[Key, Value]):
     one connection's time, however many look.
     """
 
-    def __init__(self, seconds: float, *, patience: float = 10.0) -> None:
+    def __init__(self, seconds: float, *, patience: float) -> None:
         self._seconds = seconds
         self._patience = patience
         self._kept: dict[Key, tuple[float, Value]] = {}

@@ -109,8 +109,8 @@ async def _bound_kinds(shared: Shared, stack: AsyncExitStack) -> list[BoundKind]
         data_dir=settings.embedded.data_dir,
     )
     audio = AudioParts(db, shared.blobs, shared.transcriber)
-    exports = ExportParts(db, shared.blobs, shared.sandbox, settings.exports)
-    imports = ImportParts(db, shared.blobs, shared.sandbox, settings.exports, tokens_of, shared.limits)
+    exports = ExportParts(db, shared.blobs, shared.presses, settings.exports)
+    imports = ImportParts(db, shared.blobs, shared.presses, settings.exports, tokens_of, shared.limits)
     outside = await stack.enter_async_context(
         guarded_session(OutboundPolicy.allowing(settings.webhooks.allowed_networks))
     )

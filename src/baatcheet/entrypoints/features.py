@@ -60,7 +60,8 @@ class Shared:
     db: Database
     catalogue: Catalogue
     blobs: Blobs
-    sandbox: Sandbox
+    sandbox: Sandbox  # for reading what was uploaded
+    presses: Sandbox  # for files that go out and come in: a long one must not keep others from being read
 
     @property
     def transcriber(self) -> Transcriber:
@@ -77,9 +78,10 @@ def share(settings: Settings, db: Database, catalogue: Catalogue, stack: AsyncEx
     """Make what is shared; `stack` closes it. Raises SettingsError."""
     blobs = build_blobs(settings.storage, settings.embedded.data_dir)
     stack.push_async_callback(blobs.close)
-    sandbox = Sandbox(SANDBOXES)
+    sandbox, presses = Sandbox(SANDBOXES), Sandbox(SANDBOXES)
     stack.push_async_callback(sandbox.close)
-    return Shared(settings, db, catalogue, blobs, sandbox)
+    stack.push_async_callback(presses.close)
+    return Shared(settings, db, catalogue, blobs, sandbox, presses)
 
 
 def install_services(app: FastAPI, shared: Shared) -> None:

@@ -196,7 +196,8 @@ class Supervisor:
             if len(self._children) > 1:
                 forget_process(child.process.pid, self._metrics)
             _log.error(f"{child.name}.died", pid=child.process.pid, status=status, restart_in=pause)
-            if child.quick_deaths >= _QUICK_DEATHS:
+            # Without a worker jobs wait; without an API process there is no server.
+            if child.listens and child.quick_deaths >= _QUICK_DEATHS:
                 raise ServeError(
                     f"the {child.name} process ended {_QUICK_DEATHS} times in a row right after its start "
                     f"(last status {status}); what it said is above."

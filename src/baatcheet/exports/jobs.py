@@ -85,7 +85,13 @@ async def _bury(dead: DeadJob[Exporting], session: AsyncSession, _parts: ExportP
         )
 
 
-@job("export.render", queue="export", seconds=2 * RENDER_SECONDS, on_dead=_bury)
+@job(
+    "export.render",
+    queue="export",
+    seconds=2 * RENDER_SECONDS,
+    link="/api/v1/exports/{subject}",
+    on_dead=_bury,
+)
 async def render_export(job: Job[Exporting], parts: ExportParts) -> None:
     """The export's file is there, and its row and an event say so.
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Text, cast, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from baatcheet.auth.models import User
 from baatcheet.conversations.models import Conversation, Message
 from baatcheet.exports.models import Export, Import, ImportedConversation
 from baatcheet.projects.models import Project
@@ -26,7 +27,9 @@ async def export(session: AsyncSession, owner: UUID, export_id: UUID) -> Export 
 
 
 async def export_of_anybody(session: AsyncSession, export_id: UUID) -> Export | None:
-    return (await session.scalars(select(Export).where(Export.id == export_id))).one_or_none()
+    """An export, whoever's it is; none of a user who is not active."""
+    query = select(Export).join(User, User.id == Export.user_id).where(Export.id == export_id, User.active)
+    return (await session.scalars(query)).one_or_none()
 
 
 async def exports_after(

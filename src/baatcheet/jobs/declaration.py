@@ -114,6 +114,7 @@ class JobKind(Generic[Payload, Parts]):
     seconds: float = SECONDS
     lane_limit: int = 1_000_000  # how many of one lane may run at once
     visible: bool = True  # whether its owner sees it among their jobs
+    link: str | None = None  # where what it makes is to be had: a path with {subject}
     on_dead: OnDead[Payload, Parts] | None = None
 
     @property
@@ -137,6 +138,15 @@ class BoundKind:
     parts: Any
 
 
+_LINKS: dict[str, str | None] = {}  # by kind, of those that are declared in this process
+
+
+def link_of(kind: str, subject: UUID | None) -> str | None:
+    """Where what a job of this kind has made is to be had; None when nothing is."""
+    link = _LINKS.get(kind)
+    return link.format(subject=subject) if link is not None and subject is not None else None
+
+
 def job(
     name: str,
     *,
@@ -146,6 +156,7 @@ def job(
     seconds: float = SECONDS,
     lane_limit: int = 1_000_000,
     visible: bool = True,
+    link: str | None = None,
     on_dead: OnDead[Any, Any] | None = None,
 ) -> Callable[[Handler[Payload, Parts]], JobKind[Payload, Parts]]:
     """Declare a handler. Its docstring states the promise; the annotation of its first parameter, the payload."""
@@ -153,7 +164,7 @@ def job(
     def declare(handler: Handler[Payload, Parts]) -> JobKind[Payload, Parts]:
         if not inspect.getdoc(handler):
             raise TypeError(f"the job {name} states no promise: give its handler a docstring")
-        return JobKind(
+        made = JobKind(
             name,
             queue,
             _payload_of(handler),
@@ -163,8 +174,11 @@ def job(
             seconds=seconds,
             lane_limit=lane_limit,
             visible=visible,
+            link=link,
             on_dead=on_dead,
         )
+        _LINKS[name] = link
+        return made
 
     return declare
 

@@ -10,9 +10,12 @@ from baatcheet.platform.database import Database, DatabaseUnavailable
 
 EVERY = 10.0  # seconds
 
+# One part for each status, so that each is answered by its own small index.
 _DEPTH = text("""
-SELECT queue, status, count(*), coalesce(extract(epoch FROM clock_timestamp() - min(due_at)), 0)::float8
-FROM jobs WHERE status IN ('queued', 'waiting', 'running') GROUP BY queue, status
+SELECT queue, 'queued', count(*), coalesce(extract(epoch FROM clock_timestamp() - min(due_at)), 0)::float8
+FROM jobs WHERE status = 'queued' GROUP BY queue
+UNION ALL SELECT queue, 'waiting', count(*), 0 FROM jobs WHERE status = 'waiting' GROUP BY queue
+UNION ALL SELECT queue, 'running', count(*), 0 FROM jobs WHERE status = 'running' GROUP BY queue
 """)
 
 Tell = Callable[[dict[tuple[str, str], int], dict[str, float]], None]

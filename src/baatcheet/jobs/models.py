@@ -24,6 +24,7 @@ from baatcheet.platform.database import Base
 
 STATUSES = ("queued", "waiting", "running", "succeeded", "dead", "cancelled")
 UNFINISHED = ("queued", "waiting", "running")
+ENDED_BADLY = ("dead", "cancelled")
 
 _NOW = func.clock_timestamp()
 

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, select, text, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from baatcheet.jobs.models import UNFINISHED, JobRow
+from baatcheet.jobs.models import ENDED_BADLY, UNFINISHED, JobRow
 
 
 class QueueRow(NamedTuple):
@@ -127,23 +127,23 @@ async def again(
 ) -> list[tuple[UUID, str]]:
     """Queue ended or waiting jobs once more, all their attempts before them; their ids and queues.
 
-    One whose key an unfinished job has taken meanwhile stays as it is.
+    One whose key an unfinished job has taken meanwhile, or that a newer one with its key came after, stays as it is.
     """
     other = JobRow.__table__.alias("other")
-    taken = (
-        select(other.c.id)
-        .where(
-            other.c.unique_key == JobRow.unique_key,
-            other.c.kind == JobRow.kind,
-            other.c.user_id.is_not_distinct_from(JobRow.user_id),
-            other.c.status.in_(UNFINISHED),
-            other.c.id != JobRow.id,
-        )
-        .exists()
+    same = (
+        other.c.unique_key == JobRow.unique_key,
+        other.c.kind == JobRow.kind,
+        other.c.user_id.is_not_distinct_from(JobRow.user_id),
+        other.c.id != JobRow.id,
     )
+    # Of several dead jobs with one key the newest is the one to do.
+    in_the_way: list[ColumnElement[bool]] = [other.c.status.in_(UNFINISHED)]
+    if limit > 1:
+        in_the_way.append(and_(other.c.status == "dead", other.c.id > JobRow.id))
+    taken = select(other.c.id).where(*same, or_(*in_the_way))
     chosen = (
         select(JobRow.id)
-        .where(*_mine(owner), JobRow.status.in_(("dead", "cancelled", "waiting")), *wanted, ~taken)
+        .where(*_mine(owner), JobRow.status.in_((*ENDED_BADLY, "waiting")), *wanted, ~taken.exists())
         .order_by(JobRow.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -202,7 +202,9 @@ VALUES (:name, coalesce(CAST(:paused AS boolean), false), CAST(:max_running AS i
 ON CONFLICT (name) DO UPDATE SET
     paused = coalesce(CAST(:paused AS boolean), q.paused),
     max_running = CASE WHEN CAST(:set_max AS boolean) THEN excluded.max_running ELSE q.max_running END,
-    per_minute = CASE WHEN CAST(:set_rate AS boolean) THEN excluded.per_minute ELSE q.per_minute END
+    per_minute = CASE WHEN CAST(:set_rate AS boolean) THEN excluded.per_minute ELSE q.per_minute END,
+    allowance = CASE WHEN CAST(:set_rate AS boolean) THEN 0 ELSE q.allowance END,
+    filled_at = CASE WHEN CAST(:set_rate AS boolean) THEN clock_timestamp() ELSE q.filled_at END
 """)
 _WORKERS = text("""
 SELECT id, host, pid, queues, running, stopping, started_at, seen_at,

@@ -14,10 +14,11 @@ from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.jobs.declaration import BoundKind, DeadJob, GiveUp, Job, JobKind, LeaseLost, TryAgain
-from baatcheet.jobs.store import Claimed, Ended, Failure, JobStore
+from baatcheet.jobs.store import Claimed, Ended, Failure, JobStore, kept
 from baatcheet.kit.backoff import exponential, jittered, scheduled
 from baatcheet.kit.batching import Abandoned, Batcher
 from baatcheet.kit.text import storable
@@ -35,6 +36,9 @@ OUR_FAULT = "Something went wrong on our side."
 DATABASE_WAS_AWAY = "The database could not be reached."
 CANCELLED = "Cancelled."
 
+CONFLICTS = 5  # times that a transaction is begun again
+_CONFLICT_STATES = ("40001", "40P01")  # serialization failure, deadlock
+
 Why = Literal["cancelled", "stopping"]
 Observe = Callable[[str, str, float], None]  # a kind, how a run of it ended, and after how many seconds
 Written = TypeVar("Written")
@@ -46,6 +50,7 @@ class _Running:
     task: asyncio.Task[None] | None = None
     why: Why | None = None
     finished: bool = False
+    ending: bool = False  # what there is to write of its end is being written: nothing breaks that off
     told_at: float = 0.0
     told: tuple[int, str | None] = (0, None)
 
@@ -142,11 +147,11 @@ class Runner:
         )
         try:
             result = await self._handle(bound.kind, job, bound.parts)
+            return "succeeded" if run.finished else await self._succeed(run, result)
         except (asyncio.CancelledError, LeaseLost):
             return await self._broken_off(run)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is written down as the run's end
             return await self._failed(run, error)
-        return "succeeded" if run.finished else await self._succeed(run, result)
 
     async def _handle(self, kind: JobKind[Any, Any], job: Job[Any], parts: Any) -> Mapping[str, Any] | None:
         limit = asyncio.timeout(kind.seconds)
@@ -161,7 +166,7 @@ class Runner:
             raise
 
     async def _failed(self, run: _Running, error: Exception) -> str:
-        claimed = run.claimed
+        claimed, run.ending = run.claimed, True
         if run.finished:
             log.error("job.failed_after_its_end", error=error, job_id=str(claimed.id), kind=claimed.kind)
             return "succeeded"
@@ -178,7 +183,8 @@ class Runner:
         return await self.fail(claimed, OUR_FAULT, f"{type(error).__name__}: {error}")
 
     async def _succeed(self, run: _Running, result: Mapping[str, Any] | None) -> str:
-        ended = Ended(run.claimed.id, run.claimed.attempt, result)
+        run.ending = True
+        ended = Ended(*run.claimed.run, kept(result))
         if await self._surely(lambda: self._endings.submit(ended)):
             run.finished = True
             return "succeeded"
@@ -188,7 +194,7 @@ class Runner:
         """After a cancellation, or when this run was found to count no more."""
         if run.finished:
             return "succeeded"
-        claimed = run.claimed
+        claimed, run.ending = run.claimed, True
         if run.why == "stopping":
             await self.hand_back(claimed)
             return "handed back"
@@ -225,8 +231,8 @@ class Runner:
         `worker`: whose run it was, where not this one's.
         """
         wait = None if give_up else self._pause(claimed, after, counted=counted)
-        kept = storable(detail)[:MOST_DETAIL] if detail is not None else None
-        failure = Failure(storable(words), kept, wait, counted)
+        shown = storable(detail)[:MOST_DETAIL] if detail is not None else None
+        failure = Failure(storable(words), shown, wait, counted)
         at = datetime.now(UTC).isoformat()
 
         async def write(*, burying: bool) -> str | None:
@@ -239,7 +245,7 @@ class Runner:
             return status
 
         try:
-            status = await self._surely(lambda: write(burying=True))
+            status = await self._surely(lambda: repeated(lambda: write(burying=True)))
         except Exception as error:  # noqa: BLE001 - the job's own end must be written down all the same
             log.error("job.on_dead_failed", error=error, job_id=str(claimed.id), kind=claimed.kind)
             status = await self._surely(lambda: write(burying=False))
@@ -326,6 +332,18 @@ class _Line:
         return self._runner.finishing(self._run, result)
 
 
+async def repeated(write: Callable[[], Awaitable[Written]]) -> Written:
+    """What `write` returns, done again where the server has broken it off in favour of another transaction."""
+    for _ in range(CONFLICTS):
+        try:
+            return await write()
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _CONFLICT_STATES:
+                raise
+        await asyncio.sleep(jittered(0.1))
+    return await write()
+
+
 async def bury(
     bound: BoundKind, claimed: Claimed, session: AsyncSession, words: str, *, cancelled: bool
 ) -> None:
@@ -337,7 +355,7 @@ async def bury(
 
 
 def _break_off(run: _Running, why: Why) -> None:
-    if run.why is None and not run.finished and run.task is not None:
+    if run.why is None and not run.finished and not run.ending and run.task is not None:
         run.why = why
         run.task.cancel()
 

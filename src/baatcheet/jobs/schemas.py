@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
+from baatcheet.jobs.declaration import link_of
 from baatcheet.jobs.models import JobRow
 from baatcheet.platform.rest import Body, Flag, Out, Page, Text, absent
 
@@ -39,6 +40,10 @@ class JobOut(Out):
     subject_id: UUID | None = Field(description="What it is about: an attachment, an export …")
     user_id: UUID | None
     result: dict[str, Any] | None
+    link: str | None = Field(
+        description="Where what it has made is to be had, once it has succeeded.",
+        examples=["/api/v1/attachments/0190f3a2-7c1e-7d4b-9a51-3f0c2b8e6d10"],
+    )
     created_at: datetime
     due_at: datetime
     started_at: datetime | None
@@ -56,8 +61,9 @@ class JobOut(Out):
             )
             for one in row.failures
         ]
-        fields = {name: getattr(row, name) for name in cls.model_fields if name != "failures"}
-        return cls(**fields, failures=failures)
+        fields = {name: getattr(row, name) for name in cls.model_fields if name not in {"failures", "link"}}
+        link = link_of(row.kind, row.subject_id) if row.status == "succeeded" else None
+        return cls(**fields, failures=failures, link=link)
 
 
 class JobPage(Page[JobOut]):

@@ -12,7 +12,7 @@ from baatcheet.jobs import repository
 from baatcheet.jobs.declaration import BoundKind
 from baatcheet.jobs.enqueueing import CANCEL_PREFIX, CHANNEL
 from baatcheet.jobs.errors import JobNotFound, JobNotInState, QueueNotFound, ScheduleNotFound
-from baatcheet.jobs.models import JobRow
+from baatcheet.jobs.models import UNFINISHED, JobRow
 from baatcheet.jobs.repository import QueueRow, ScheduleRow, WorkerRow
 from baatcheet.jobs.running import CANCELLED, bury
 from baatcheet.jobs.store import Claimed
@@ -21,6 +21,7 @@ from baatcheet.platform.database import Database
 
 _LIST = "jobs"
 MOST_REDRIVEN = 10_000  # jobs in one call
+TRIES = 5
 
 _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
 
@@ -68,19 +69,22 @@ class Jobs:
     async def cancel(self, who: Principal, job_id: UUID) -> JobRow:
         """End what is queued at once, and ask what runs to stop. Raises JobNotInState when it has ended."""
         owner = _owner(who, everyone=is_admin(who))
-        async with self._db.system() as session:
-            row = await repository.cancel(session, owner, job_id)
-            if row is not None:
-                await self._bury(session, row)
-                return row
-            row = await repository.ask_to_cancel(session, owner, job_id)
-            if row is not None:
-                await _notify(session, f"{CANCEL_PREFIX}{job_id}")
-                return row
-            row = await repository.by_id(session, owner, job_id)
-        if row is None:
-            raise JobNotFound(job_id)
-        raise JobNotInState(f"The job is {row.status}; only what has not ended can be cancelled.")
+        for _ in range(TRIES):  # it may go from one state to another between two statements
+            async with self._db.system() as session:
+                row = await repository.cancel(session, owner, job_id)
+                if row is not None:
+                    await self._bury(session, row)
+                    return row
+                row = await repository.ask_to_cancel(session, owner, job_id)
+                if row is not None:
+                    await _notify(session, f"{CANCEL_PREFIX}{job_id}")
+                    return row
+                row = await repository.by_id(session, owner, job_id)
+            if row is None:
+                raise JobNotFound(job_id)
+            if row.status not in UNFINISHED:
+                raise JobNotInState(f"The job is {row.status}; only what has not ended can be cancelled.")
+        raise JobNotInState("The job changes too quickly to be cancelled. Try again.")
 
     async def retry(self, who: Principal, job_id: UUID) -> JobRow:
         """Queue a dead, cancelled or waiting job now, all its attempts before it. Raises JobNotInState."""
@@ -125,7 +129,15 @@ class Jobs:
         bound = self._kinds.get(row.kind)
         if bound is not None:
             claimed = Claimed(
-                row.id, row.user_id, row.kind, row.payload, row.attempts, row.max_attempts, [], row.subject_id
+                row.id,
+                row.user_id,
+                row.kind,
+                row.payload,
+                row.attempts,
+                row.max_attempts,
+                [],
+                row.subject_id,
+                row.created_at,
             )
             await bury(bound, claimed, session, CANCELLED, cancelled=True)
 

@@ -1,6 +1,7 @@
 """The worker's statements."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -8,6 +9,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from baatcheet.kit.text import storable_json
 from baatcheet.platform.database import Database, DatabaseUnavailable, is_unavailable
 
 BEAT_TIMEOUT = 3.0  # seconds
@@ -15,10 +17,14 @@ MOST_FAILURES = 50  # that are kept of one job, the newest
 
 
 class Run(NamedTuple):
-    """Which run of which job: what a worker must still hold when it writes."""
+    """Which run of which job: what a worker must still hold when it writes.
+
+    `began` tells it from one with the same number: an attempt that does not count is made again.
+    """
 
     id: UUID
     attempt: int
+    began: datetime
 
 
 class Claimed(NamedTuple):
@@ -32,10 +38,11 @@ class Claimed(NamedTuple):
     max_attempts: int
     failures: list[dict[str, Any]]
     subject: UUID | None
+    began: datetime
 
     @property
     def run(self) -> Run:
-        return Run(self.id, self.attempt)
+        return Run(self.id, self.attempt, self.began)
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -43,37 +50,38 @@ class Ended(msgspec.Struct, frozen=True):
 
     id: UUID
     attempt: int
+    began: datetime
     result: Mapping[str, Any] | None
 
 
 _CLAIM = """
-SELECT id, user_id, kind, payload::text, attempts, max_attempts, failures::text, subject_id
+SELECT id, user_id, kind, payload::text, attempts, max_attempts, failures::text, subject_id, started_at
 FROM claim_jobs($1, $2, $3, $4)
 """
 _END = """
 UPDATE jobs j
 SET status = 'succeeded', progress = 100, result = i.result, error = NULL, ended_at = clock_timestamp(),
     worker_id = NULL
-FROM jsonb_to_recordset($2::text::jsonb) AS i(id uuid, attempt integer, result jsonb)
-WHERE j.id = i.id AND j.attempts = i.attempt AND j.worker_id = $1 AND j.status = 'running'
+FROM jsonb_to_recordset($2::text::jsonb) AS i(id uuid, attempt integer, began timestamptz, result jsonb)
+WHERE j.id = i.id AND j.attempts = i.attempt AND j.started_at = i.began AND j.worker_id = $1 AND j.status = 'running'
   AND NOT j.cancel_requested
 RETURNING j.id
 """
 _PROGRESS = """
-UPDATE jobs SET progress = $4, phrase = $5
-WHERE id = $1 AND worker_id = $2 AND attempts = $3 AND status = 'running'
+UPDATE jobs SET progress = $5, phrase = $6
+WHERE id = $1 AND worker_id = $2 AND attempts = $3 AND started_at = $4 AND status = 'running'
 RETURNING cancel_requested
 """
 _RELEASE = """
 UPDATE jobs SET status = 'queued', attempts = attempts - 1, worker_id = NULL, progress = 0, phrase = NULL,
     started_at = NULL
-WHERE id = $1 AND worker_id = $2 AND attempts = $3 AND status = 'running' AND NOT cancel_requested
+WHERE id = $1 AND worker_id = $2 AND attempts = $3 AND started_at = $4 AND status = 'running' AND NOT cancel_requested
 RETURNING id
 """
 _PROMOTE = """
 UPDATE jobs SET status = 'queued'
 WHERE id IN (
-    SELECT id FROM jobs WHERE status = 'waiting' AND due_at <= clock_timestamp()
+    SELECT id FROM jobs WHERE status = 'waiting' AND due_at <= now()
     ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED
 )
 RETURNING queue
@@ -87,7 +95,8 @@ _BEAT = "UPDATE job_workers SET seen_at = clock_timestamp(), running = $2, stopp
 _LEAVE = "DELETE FROM job_workers WHERE id = $1"
 # Of workers that were not seen for the lease's time, or of this one though it does not know them.
 _STUCK = """
-SELECT j.id, j.user_id, j.kind, j.payload::text, j.attempts, j.max_attempts, j.failures::text, j.subject_id, j.worker_id
+SELECT j.id, j.user_id, j.kind, j.payload::text, j.attempts, j.max_attempts, j.failures::text, j.subject_id,
+       j.started_at, j.worker_id
 FROM jobs j
 WHERE j.status = 'running' AND (
     (j.worker_id = $1 AND j.id <> ALL($2::uuid[]) AND j.started_at < clock_timestamp() - make_interval(secs => $3))
@@ -104,7 +113,8 @@ _FINISH = text("""
 UPDATE jobs
 SET status = 'succeeded', progress = 100, result = CAST(:result AS jsonb), error = NULL,
     ended_at = clock_timestamp(), worker_id = NULL
-WHERE id = :id AND worker_id = :worker AND attempts = :attempt AND status = 'running' AND NOT cancel_requested
+WHERE id = :id AND worker_id = :worker AND attempts = :attempt AND started_at = :began
+  AND status = 'running' AND NOT cancel_requested
 RETURNING id
 """)
 _FAIL = text("""
@@ -118,13 +128,15 @@ SET status = CASE WHEN cancel_requested THEN 'cancelled'
         || CASE WHEN cancel_requested THEN '[]'::jsonb ELSE CAST(:failure AS jsonb) END,
     worker_id = NULL, phrase = NULL,
     ended_at = CASE WHEN cancel_requested OR CAST(:wait AS double precision) IS NULL THEN clock_timestamp() END
-WHERE id = :id AND worker_id = :worker AND attempts = :attempt AND status = 'running'
+WHERE id = :id AND worker_id = :worker AND attempts = :attempt AND started_at = :began
+  AND status = 'running'
 RETURNING status
 """)
 _END_CANCELLED = text("""
 UPDATE jobs
 SET status = 'cancelled', error = 'Cancelled.', worker_id = NULL, phrase = NULL, ended_at = clock_timestamp()
-WHERE id = :id AND worker_id = :worker AND attempts = :attempt AND status = 'running' AND cancel_requested
+WHERE id = :id AND worker_id = :worker AND attempts = :attempt AND started_at = :began
+  AND status = 'running' AND cancel_requested
 RETURNING status
 """)
 
@@ -166,7 +178,8 @@ class JobStore:
             "id": run.id,
             "worker": self._worker,
             "attempt": run.attempt,
-            "result": msgspec.json.encode(result).decode() if result is not None else None,
+            "began": run.began,
+            "result": msgspec.json.encode(kept(result)).decode() if result is not None else None,
         }
         return await session.scalar(_FINISH, values) is not None
 
@@ -179,6 +192,7 @@ class JobStore:
             "id": run.id,
             "worker": worker or self._worker,
             "attempt": run.attempt,
+            "began": run.began,
             "wait": failure.wait,
             "counted": failure.counted,
             "words": failure.words,
@@ -189,21 +203,21 @@ class JobStore:
         return status
 
     async def end_cancelled(self, session: AsyncSession, run: Run) -> bool:
-        values = {"id": run.id, "worker": self._worker, "attempt": run.attempt}
+        values = {"id": run.id, "worker": self._worker, "attempt": run.attempt, "began": run.began}
         return await session.scalar(_END_CANCELLED, values) is not None
 
     async def progress(self, run: Run, percent: int, phrase: str | None) -> bool | None:
         """Whether somebody wants the job cancelled; None when this run counts no more."""
         async with self._db.hot() as connection:
             asked: bool | None = await connection.fetchval(
-                _PROGRESS, run.id, self._worker, run.attempt, percent, phrase
+                _PROGRESS, run.id, self._worker, run.attempt, run.began, percent, phrase
             )
         return asked
 
     async def release(self, run: Run) -> bool:
         """Hand a job back as if it had not been taken."""
         async with self._db.hot() as connection:
-            released = await connection.fetchval(_RELEASE, run.id, self._worker, run.attempt)
+            released = await connection.fetchval(_RELEASE, run.id, self._worker, run.attempt, run.began)
         return released is not None
 
     async def promote(self) -> set[str]:
@@ -255,6 +269,11 @@ class JobStore:
             self._beacon.terminate()
 
 
+def kept(result: Mapping[str, Any] | None) -> Any:
+    """A result as PostgreSQL can store it."""
+    return storable_json(msgspec.to_builtins(result))
+
+
 def _claimed(row: Any) -> Claimed:
     return Claimed(
         id=row["id"],
@@ -265,4 +284,5 @@ def _claimed(row: Any) -> Claimed:
         max_attempts=row["max_attempts"],
         failures=msgspec.json.decode(row["failures"]),
         subject=row["subject_id"],
+        began=row["started_at"],
     )

@@ -18,7 +18,7 @@ from baatcheet.jobs.declaration import BoundKind
 from baatcheet.jobs.enqueueing import CANCEL_PREFIX, CHANNEL
 from baatcheet.jobs.running import Observe, Runner
 from baatcheet.jobs.schedules import Schedule, Schedules
-from baatcheet.jobs.store import JobStore
+from baatcheet.jobs.store import Claimed, JobStore
 from baatcheet.kit.backoff import jittered
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database, DatabaseUnavailable, is_unavailable
@@ -281,8 +281,16 @@ class Worker:
         for claimed, worker in stuck:
             if claimed.id in seen and claimed.id not in self._runner.known:
                 log.warning("job.stuck", job_id=str(claimed.id), kind=claimed.kind, attempt=claimed.attempt)
-                await self._runner.fail(claimed, WORKER_DIED, None, worker=worker)
+                await self._give_up(claimed, worker)
         await self._store.forget_workers()
+
+    async def _give_up(self, claimed: Claimed, worker: UUID | None) -> None:
+        try:
+            await self._runner.fail(claimed, WORKER_DIED, None, worker=worker)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one job that can't be given up must not keep the others
+            log.error("job.not_given_up", error=error, job_id=str(claimed.id), kind=claimed.kind)
 
 
 def _queues(

@@ -87,7 +87,10 @@ async def _read(blobs: Blobs, key: str, start: int, end: int) -> AsyncIterator[b
 
 def file_responses(*media_types: str) -> Responses:
     """What an operation that answers with a file says of it."""
-    content: dict[str, Any] = {one: {"schema": {"type": "string", "format": "binary"}} for one in media_types}
+    content: dict[str, Any] = {
+        one: {"schema": {} if one == "application/json" else {"type": "string", "format": "binary"}}
+        for one in media_types
+    }
     headers = {
         "content-disposition": {"description": "The file's name (RFC 6266).", "schema": {"type": "string"}},
         "accept-ranges": {"description": "`bytes`.", "schema": {"type": "string"}},

@@ -1,6 +1,7 @@
 """Bringing a database's schema up to this version's (Alembic), one process at a time."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, pool
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from baatcheet.platform.database import connect_arguments, parse_url
 
 SCRIPTS = Path(__file__).parents[1] / "migrations"
+TRIES = 10
+TRY_AGAIN = 1.0  # seconds
+_IN_THE_WAY = ("55P03", "40P01")  # a lock was not to be had in time; a deadlock
 _LOCK = 0x6261_6174  # an advisory lock of our own: "baat"
 
 
@@ -58,7 +62,14 @@ def downgrade(database_url: str, revision: str) -> None:
 
 def _run(database_url: str, action: Any) -> None:
     try:
-        asyncio.run(_with_lock(database_url, action))
+        for _ in range(TRIES - 1):
+            try:
+                return asyncio.run(_with_lock(database_url, action))
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _IN_THE_WAY:
+                    raise
+            time.sleep(TRY_AGAIN)
+        return asyncio.run(_with_lock(database_url, action))
     except (SQLAlchemyError, asyncpg.PostgresError, OSError, CommandError) as error:
         cause = getattr(error, "orig", None) or error
         raise MigrationError(f"the database could not be migrated: {cause}") from error

@@ -28,7 +28,8 @@ WITH target AS MATERIALIZED (
     SELECT d.id, d.webhook_id, d.user_id, d.message_id, d.event, d.body, d.attempt_count + 1 AS number,
            w.active, w.url, w.headers
     FROM webhook_deliveries d JOIN webhooks w ON w.id = d.webhook_id
-    WHERE d.id = ANY($1::uuid[]) AND d.status IN ('pending', 'failed') AND w.deleted_at IS NULL
+    WHERE d.id = ANY($1::uuid[]) AND w.deleted_at IS NULL
+      AND (d.status IN ('pending', 'failed') OR d.status = 'cancelled' AND w.active)
     ORDER BY d.id FOR UPDATE OF d
 ), begun AS (
     INSERT INTO webhook_attempts (delivery_id, number, user_id, error)
@@ -99,7 +100,10 @@ class Ledger:
         )
 
     async def begin(self, delivery: UUID) -> Begun | None:
-        """The attempt to make; None when there is none, of what is delivered, cancelled, disabled or deleted."""
+        """The attempt to make; None when there is none, of what is delivered, disabled or deleted.
+
+        What was cancelled is sent again by a job that is tried again, once its webhook is active.
+        """
         return await self._beginnings.submit(delivery)
 
     async def end(self, begun: Begun, answer: Answer) -> datetime | None:

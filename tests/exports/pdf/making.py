@@ -1,5 +1,6 @@
 """Documents to make PDFs of, and what a reader finds in them."""
 
+import ctypes
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,7 +62,8 @@ class Book:
         ]
 
     def picture(self, number: int, scale: float = 2.0) -> Image.Image:
-        return self._file[number - 1].render(scale=scale).to_pil().convert("L")
+        picture: Image.Image = self._file[number - 1].render(scale=scale).to_pil()
+        return picture.convert("L")
 
     def bookmarks(self) -> list[tuple[int, str, int]]:
         """Level, title and page of each."""
@@ -79,9 +81,6 @@ class Book:
         page = self._file[number - 1]
         found: list[Any] = []
         raw = pypdfium2.raw
-        position = raw.c_int(0) if hasattr(raw, "c_int") else None
-        import ctypes  # noqa: PLC0415 - pdfium's own way of walking over links
-
         position = ctypes.c_int(0)
         link = raw.FPDF_LINK()
         while raw.FPDFLink_Enumerate(page.raw, position, link):

@@ -171,7 +171,7 @@ class _Reader:
         if is_blank(cleaned.image):
             return None
         best = self._mended(self._read_clean(cleaned))
-        if not best.sure:
+        if best.letters and not best.sure:
             cleaned = View(clean(page.image, harder=True), page.place)
             again = self._read_clean(cleaned) if best.confidence < CLEAR else self._read_as(cleaned, best)
             best = max(best, self._mended(again), key=lambda one: one.worth)
@@ -185,9 +185,10 @@ class _Reader:
         views = [self._laid(page, likely)]
         guesses = self._guesses(views[0])
         first = self._recognized(views[0], guesses[0])
-        if first.sure:
+        small = page.image.width * page.image.height < SMALL
+        if first.sure or not (small or first.letters or self._line_boxes(views[0])):
             return first
-        if likely.sharpness < SHARP * other.sharpness or page.image.width * page.image.height < SMALL:
+        if small or likely.sharpness < SHARP * other.sharpness:
             views.append(self._laid(page, other))
         best = self._best_of_samples(views, guesses, first)
         if best.letters < FEW:

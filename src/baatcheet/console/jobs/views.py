@@ -126,9 +126,10 @@ class JobViews:
         self._fleet = fleet
         self._users = users
         self._openers = openers
-        self._overviews: Shared[None, Overview] = Shared(FRESH)
-        self._lists: Shared[tuple[object, ...], Markup] = Shared(FRESH)
-        self._pages: Shared[tuple[object, ...], tuple[str, Markup]] = Shared(FRESH)
+        # Counting is dear where there is much to count, and is to take a small share of the database only.
+        self._overviews: Shared[None, Overview] = Shared(FRESH, patience=10)
+        self._lists: Shared[tuple[object, ...], Markup] = Shared(FRESH, patience=2)
+        self._pages: Shared[tuple[object, ...], tuple[str, Markup]] = Shared(FRESH, patience=2)
 
     def forget(self) -> None:
         """Something was changed here: show it at once."""

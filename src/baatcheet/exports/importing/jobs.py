@@ -53,7 +53,13 @@ async def _bury(dead: DeadJob[Importing], session: AsyncSession, _parts: ImportP
     await repository.end_import(session, dead.payload.owner, dead.payload.upload, fields)
 
 
-@job("import.conversations", queue="import", seconds=4 * 3600, on_dead=_bury)
+@job(
+    "import.conversations",
+    queue="import",
+    seconds=4 * 3600,
+    link="/api/v1/imports/{subject}",
+    on_dead=_bury,
+)
 async def import_conversations(job: Job[Importing], parts: ImportParts) -> None:
     """Every conversation of the upload that can be imported is there, each made in one transaction, and once.
 

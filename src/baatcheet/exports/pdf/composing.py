@@ -228,7 +228,7 @@ class Composer:
     def _note_headings(self, blocks: Sequence[Block], role: str, at: datetime) -> None:
         for heading in headings(blocks):
             words = "".join(_words(heading.pieces))
-            self.entries.append(Entry(heading.level + 2, headline(words, TITLE), short_cell(words), role, at))
+            self._enter(Entry(heading.level + 2, headline(words, TITLE), short_cell(words), role, at))
 
 
 def cell(words: str, most: int = text.LONG_WORD) -> Cell:

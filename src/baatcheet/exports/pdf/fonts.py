@@ -65,6 +65,7 @@ class Shelf:
     def __init__(self, *, system: bool = True) -> None:
         self.fonts = typst.Fonts(include_system_fonts=system, font_paths=[FOLDER])
         self._families = frozenset(self.fonts.families())
+        self._has_cjk = any(name in self._families for name in _CJK)
 
     def look(self, paper: Literal["a4", "letter"], urdu: Literal["naskh", "nastaliq"]) -> Look:
         emoji = [*self._first(_COLOUR_EMOJI), "BaatCheet Emoji"]
@@ -107,25 +108,25 @@ class Shelf:
             if not left:
                 break
             left -= _characters(path, index, frozenset(left))
-        cjk = {
-            number
-            for number in left
-            if number > 0x1FFFF or any(low <= number <= high for low, high in _CJK_RANGES)
-        }
+        cjk = set() if self._has_cjk else {number for number in left if _is_cjk(number)}
         notes = []
         if cjk:
             notes.append(
-                f"This machine has no font for Chinese, Japanese and Korean: {_some(cjk)} appear as empty boxes. "
+                f"This machine has no font for Chinese, Japanese and Korean: {_some(cjk)} shown as empty boxes. "
                 "The Debian package fonts-noto-cjk has one."
             )
         if left - cjk:
-            notes.append(f"No font on this machine has {_some(left - cjk)}: they appear as empty boxes.")
+            notes.append(f"No font on this machine has {_some(left - cjk)}, shown as empty boxes.")
         return notes
 
     def _files(self) -> list[tuple[str, int]]:
         """Every font file, those of this package first."""
         found = [(font.path, font.index) for font in self.fonts.fonts() if font.path]
         return sorted(set(found), key=lambda one: (not one[0].startswith(str(FOLDER)), one))
+
+
+def _is_cjk(number: int) -> bool:
+    return any(low <= number <= high for low, high in _CJK_RANGES)
 
 
 def _is_invisible(number: int) -> bool:
@@ -137,12 +138,10 @@ def _is_invisible(number: int) -> bool:
 
 
 def _some(numbers: set[int]) -> str:
-    first = " ".join(chr(number) for number in sorted(numbers)[:5])
-    return (
-        f"{len(numbers):,} characters ({first}{' …' if len(numbers) > 5 else ''})"
-        if len(numbers) > 1
-        else f"“{first}”"
-    )
+    """How many characters, and the first of them by their numbers: there is no way to show them."""
+    first = ", ".join(f"U+{number:04X}" for number in sorted(numbers)[:4])
+    more = ", …" if len(numbers) > 4 else ""
+    return f"{len(numbers):,} character{'' if len(numbers) == 1 else 's'} ({first}{more})"
 
 
 @cache

@@ -38,6 +38,7 @@ LANGUAGE: Final = 20_000  # characters of a text that its language is told by
 PARAGRAPH: Final = 8_000  # characters: a longer one is set as several
 ITEMS: Final = 100  # of one list, and rows of one table: longer ones are set as several
 COLUMNS: Final = 12  # of a table: a wider one is set row by row
+REPEATED: Final = 100  # characters of a column's name, up to which it stands on each page
 SMALL_FROM: Final = 6  # columns from which a table is set smaller
 TABLE_UNITS: Final = 100  # how many units of text a row of a table holds; a quarter more in a small one
 
@@ -173,7 +174,8 @@ class _Reader:
         cells = [[self._cell(token, most) for token in row] for row in rows]
         texts = (one for row in cells for cell in row for one in pieces.texts(cell.pieces))
         way = text.direction(texts, self._base)
-        return [Table(way, aligns, cells[0], part, small) for part in _portions(cells[1:]) or [[]]]
+        repeated = all(len(token.content) <= REPEATED for token in rows[0])
+        return [Table(way, aligns, cells[0], part, small, repeated) for part in _portions(cells[1:]) or [[]]]
 
     def _cell(self, inline: Token, most: int) -> Cell:
         line = self._pieces(inline, most)

@@ -68,7 +68,7 @@ _MAY_BE_MARKS = re.compile(f"[^\\w\\s!-~]{{{MARKS + 1},}}")
 
 
 def _fewer_marks(match: re.Match[str]) -> str:
-    """The run without the marks that are too many for one letter: a heap of ink, whose shaping takes the square of them."""
+    """The run without the marks that are too many for one letter: shaping takes the square of their number."""
     kept: list[str] = []
     marks = 0
     for one in [*match.group(), " "]:

@@ -129,6 +129,7 @@ class Table(msgspec.Struct, frozen=True, array_like=True, tag="table"):
     header: list[Cell]
     rows: list[list[Cell]]
     small: bool
+    repeated: bool  # whether the header stands on each page again
 
 
 class Rule(msgspec.Struct, frozen=True, array_like=True, tag="hr"):

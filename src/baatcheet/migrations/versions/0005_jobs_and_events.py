@@ -128,6 +128,7 @@ DECLARE
     line job_queues%ROWTYPE;
     allowed integer := most;
     width integer;
+    taken uuid[];  -- lanes that have all they may
     moment timestamptz := clock_timestamp();
 BEGIN
     PERFORM FROM jobs j WHERE j.queue = wanted AND j.status = 'queued' LIMIT 1;
@@ -150,6 +151,8 @@ BEGIN
     END IF;
     IF allowed <= 0 THEN RETURN; END IF;
     width := greatest(64, allowed * 2);
+    taken := ARRAY(SELECT j.lane FROM jobs j WHERE j.queue = wanted AND j.status = 'running'
+                   GROUP BY j.lane HAVING count(*) >= lane_most);
     RETURN QUERY
     WITH RECURSIVE ahead AS (
         (SELECT j.lane, 1 AS place FROM jobs j
@@ -158,7 +161,7 @@ BEGIN
          ORDER BY j.lane LIMIT 1)
         UNION ALL
         SELECT (SELECT j.lane FROM jobs j WHERE j.queue = wanted AND j.status = 'queued' AND j.lane > a.lane
-                ORDER BY j.lane LIMIT 1), a.place + 1
+                ORDER BY j.lane LIMIT 1), a.place + (a.lane <> ALL (taken))::integer
         FROM ahead a WHERE a.lane IS NOT NULL AND a.place < width
     ), around AS (
         (SELECT j.lane, 1 AS place FROM jobs j
@@ -168,12 +171,13 @@ BEGIN
          ORDER BY j.lane LIMIT 1)
         UNION ALL
         SELECT (SELECT j.lane FROM jobs j WHERE j.queue = wanted AND j.status = 'queued' AND j.lane > a.lane
-                  AND j.lane <= line.last_lane ORDER BY j.lane LIMIT 1), a.place + 1
+                  AND j.lane <= line.last_lane ORDER BY j.lane LIMIT 1),
+               a.place + (a.lane <> ALL (taken))::integer
         FROM around a WHERE a.lane IS NOT NULL AND a.place < width
     ), lanes AS MATERIALIZED (
-        SELECT found.lane, row_number() OVER (ORDER BY found.part, found.place) AS place, count(*) OVER () AS n
-        FROM (SELECT 0 AS part, a.* FROM ahead a UNION ALL SELECT 1, a.* FROM around a) found
-        WHERE found.lane IS NOT NULL
+        SELECT found.lane, row_number() OVER (ORDER BY found.part, found.lane) AS place, count(*) OVER () AS n
+        FROM (SELECT 0 AS part, a.lane FROM ahead a UNION ALL SELECT 1, a.lane FROM around a) found
+        WHERE found.lane <> ALL (taken)
     ), busy AS MATERIALIZED (
         SELECT j.lane, count(*) AS n FROM jobs j WHERE j.queue = wanted AND j.status = 'running' GROUP BY j.lane
     ), candidates AS (
@@ -194,7 +198,8 @@ BEGIN
     ), moved AS (
         UPDATE job_queues q
         SET last_lane = coalesce((SELECT c.lane FROM chosen c ORDER BY c.turn DESC, c.place DESC LIMIT 1), q.last_lane),
-            allowance = line.allowance - (SELECT count(*) FROM locked),
+            allowance = CASE WHEN line.per_minute IS NULL THEN 0
+                             ELSE line.allowance - (SELECT count(*) FROM locked) END,
             filled_at = moment
         WHERE q.name = wanted
     )
@@ -286,6 +291,10 @@ FUNCTIONS = (
 
 
 def upgrade() -> None:
+    # All at once and in one order, so that no turn and this wait for each other; not for long, since whoever writes
+    # waits behind this. A server that is too busy for it says so, and the migration is begun again.
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    op.execute("LOCK TABLE users, conversations, messages, turns IN SHARE ROW EXCLUSIVE MODE")
     for statement in JOBS.split(";\n"):
         if statement.strip():
             op.execute(statement)

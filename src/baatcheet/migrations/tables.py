@@ -1,0 +1,21 @@
+"""Importing this declares every table, so that the models can be compared with what the migrations make."""
+
+# ruff: noqa: F401
+
+import baatcheet.attachments.models
+import baatcheet.audio.models
+import baatcheet.auth.models
+import baatcheet.chat.models
+import baatcheet.console.models
+import baatcheet.context.models
+import baatcheet.conversations.models
+import baatcheet.events.models
+import baatcheet.exports.models
+import baatcheet.jobs.models
+import baatcheet.notifications.models
+import baatcheet.platform.signed_links
+import baatcheet.projects.models
+import baatcheet.webhooks.models
+from baatcheet.platform.database import Base
+
+metadata = Base.metadata
