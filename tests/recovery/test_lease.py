@@ -19,7 +19,7 @@ from baatcheet.context.manager import ContextManager
 from baatcheet.kit.ids import new_id
 from tests.conftest import ADMIN_TOKEN, Caller
 from tests.recovery.living import QUICK, living, prepare
-from tests.recovery.test_database_away import OwnDatabase
+from tests.recovery.own_database import OwnDatabase
 from tests.recovery.test_truth import CHAT, asked_with, rest, slow
 from tests.running import api_process, new_user
 from tests.scripted_provider import ScriptedProvider
