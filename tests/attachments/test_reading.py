@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from benchmarks.ocr.corpus import (
@@ -18,8 +20,10 @@ from benchmarks.ocr.corpus import (
 from benchmarks.ocr.pages import TEXTS, Sheet, draw
 from benchmarks.ocr.scoring import right
 
-from baatcheet.attachments.jobs import tidy
+from baatcheet.attachments.jobs import AttachmentParts, tidy
 from baatcheet.attachments.ocr.availability import Tessdata
+from baatcheet.attachments.ocr.engine import EngineFailed, Page, PageText
+from baatcheet.attachments.reading import AttachmentReader
 from baatcheet.attachments.service import PATH
 from tests.attachments.conftest import Caller, Stage
 from tests.attachments.fakes import FakeOcrSpace
@@ -230,3 +234,85 @@ async def test_files_without_an_attachment_are_swept(stage: Stage, alice: Caller
     os.utime(file, (1_000_000_000, 1_000_000_000))
     assert await tidy.handler(None, stage.parts) == {"orphans": 1}  # type: ignore[arg-type]
     assert (orphan.exists(), fresh.exists(), file.exists()) == (False, True, True)
+
+
+class Counting:
+    """An engine that counts, and breaks off once at the third page."""
+
+    name = "tesseract"
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def unavailable(self) -> str | None:
+        return None
+
+    async def read(self, page: Page, languages: Sequence[str], scratch: Path) -> PageText:
+        self.asked.append(page.number + 1)
+        if self.asked == [1, 2, 3]:
+            raise EngineFailed("Its process ended unexpectedly.", passing=True)
+        return PageText(f"Page {page.number + 1}", self.name, 100, 100, 0.9, "en")
+
+
+async def test_a_page_that_was_read_is_not_read_again_by_the_next_attempt(
+    stage: Stage, alice: Caller
+) -> None:
+    engine = Counting()
+    settings = stage.settings.attachments
+    reader = AttachmentReader(stage.db, stage.blobs, stage.sandbox, [engine], settings)
+    stage.parts = AttachmentParts(stage.db, stage.blobs, reader)
+    made = await alice.uploaded(scanned_pdf("a", "b", "c", "d"), "four.pdf")
+    await stage.work()
+    job = await alice.ended(made["job"]["id"])
+    assert (job["status"], job["attempts"]) == ("succeeded", 2)
+    assert "ended unexpectedly" in job["failures"][0]["error"]
+    assert engine.asked == [1, 2, 3, 4, 3]
+    read = await alice.attachment(made["attachment"]["id"])
+    assert read["extracted_text"] == "Page 1\n\nPage 2\n\nPage 3\n\nPage 4"
+    assert len(await stage.events(read["id"])) == 1
+
+
+class Partial(Counting):
+    """An engine that can't read the second page, ever."""
+
+    async def read(self, page: Page, languages: Sequence[str], scratch: Path) -> PageText:
+        if page.number == 1:
+            raise EngineFailed("It is too dark.")
+        return PageText(f"Page {page.number + 1}", self.name, 100, 100, 0.9, "en")
+
+
+async def test_a_page_that_nobody_can_read_is_noted_and_the_others_are_there(
+    stage: Stage, alice: Caller
+) -> None:
+    settings = stage.settings.attachments
+    reader = AttachmentReader(stage.db, stage.blobs, stage.sandbox, [Partial()], settings)
+    stage.parts = AttachmentParts(stage.db, stage.blobs, reader)
+    await stage.work()
+    read = await alice.read(scanned_pdf("a", "b", "c"), "three.pdf")
+    assert (read["status"], read["pages"]) == ("completed", 3)
+    assert read["extracted_text"] == "Page 1\n\n\n\nPage 3"
+    assert {"engine": "tesseract", "page": 2, "reason": "It is too dark."} in read["notes"]
+    page = (await alice.get(f"{PATH}/{read['id']}/pages/2")).json()
+    assert (page["text"], page["note"]) == ("", "tesseract: It is too dark.")
+
+
+class TestFewPages:
+    @pytest.fixture
+    def attachment_settings(self) -> dict[str, str]:
+        return {"BAATCHEET_MAX_OCR_PAGES": "2"}
+
+    async def test_only_so_many_pages_are_read_from_their_pictures(self, stage: Stage, alice: Caller) -> None:
+        engine = Counting()
+        settings = stage.settings.attachments
+        reader = AttachmentReader(stage.db, stage.blobs, stage.sandbox, [engine], settings)
+        stage.parts = AttachmentParts(stage.db, stage.blobs, reader)
+        await stage.work()
+        read = await alice.read(scanned_pdf("a", "b", "c", "d"), "four.pdf")
+        assert engine.asked == [1, 2]
+        assert read["notes"] == [
+            {
+                "engine": None,
+                "page": None,
+                "reason": "Only 2 pages of one document are read from their pictures; the others are not.",
+            }
+        ]

@@ -353,7 +353,9 @@ async def test_an_export_s_file_opens_for_its_owner_only(
 
     await eventually(is_made)
     path = f"/console/jobs/{found[0]}"
-    assert "Open the result" in (await person.get(path)).text
+    page = await person.get(path)
+    assert "Open the result" in page.text
+    assert "/api/v1/exports/" in page.text
     answer = await person.get(f"{path}/result")
     assert answer.status_code == 303
     file = await person.get(answer.headers["location"])

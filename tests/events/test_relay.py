@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from baatcheet.events.catalogue import UnknownEventType
 from baatcheet.events.model import Event
 from baatcheet.events.outbox import record
-from baatcheet.events.relay import Relay
+from baatcheet.events.relay import Relay, TooMuch
 from baatcheet.platform.database import Database
 from baatcheet.platform.telemetry import Metrics
 from tests.events.conftest import add_user, numbers_of, tell, waiting
@@ -125,7 +125,7 @@ async def test_what_postgresql_can_not_store_in_a_text_is_replaced(db: Database)
 async def test_events_are_numbered_in_the_order_of_their_recording(db: Database) -> None:
     user = await add_user(db)
     await tell(db, user, *range(1200))
-    relay = Relay(db)
+    relay = Relay(db, slow_seconds=60)
     assert [await relay.relay() for _ in range(4)] == [500, 500, 200, 0]
     assert await numbers_of(db, user) == list(range(1200))
 
@@ -263,6 +263,103 @@ async def test_a_subscriber_that_leaves_its_transaction_broken_is_put_aside_too(
             text("SELECT (data ->> 'number')::int FROM events WHERE poisoned IS NOT NULL")
         )
         assert list(poisoned) == [3]
+
+
+async def test_a_batch_is_smaller_after_a_failure_and_grows_back_by_a_quarter(db: Database) -> None:
+    user = await add_user(db)
+    await tell(db, user, *range(200))
+
+    class Away(Effects):
+        async def __call__(self, session: AsyncSession, events: Sequence[Event]) -> None:
+            self.batches.append([event.data["number"] for event in events])
+            if len(self.batches) == 1:
+                raise TimeoutError
+
+    away = Away()
+    await drain(Relay(db, {"away": away}, batch=160, slow_seconds=60))
+    assert [len(one) for one in away.batches] == [160, 40, 50, 62, 48]
+    assert await numbers_of(db, user) == list(range(200))
+
+
+async def test_a_batch_is_smaller_after_a_slow_one_and_never_tiny_for_that(db: Database) -> None:
+    user = await add_user(db)
+    await tell(db, user, *range(300))
+    one = Effects()
+    await drain(Relay(db, {"one": one}, batch=160, slow_seconds=0))
+    assert [len(batch) for batch in one.batches] == [160, 80, 40, 20]  # what was left
+
+
+async def test_a_batch_that_is_too_much_for_a_subscriber_is_taken_in_parts_at_once(db: Database) -> None:
+    user = await add_user(db)
+    await tell(db, user, *range(50))
+
+    class Choosy(Effects):
+        async def __call__(self, session: AsyncSession, events: Sequence[Event]) -> None:
+            if len(events) > 20:
+                raise TooMuch(20)
+            await super().__call__(session, events)
+
+    easy, choosy = Effects("unhurried"), Choosy("choosy")
+    relay = Relay(db, {"unhurried": easy, "choosy": choosy}, slow_seconds=60)
+    assert [await relay.relay() for _ in range(4)] == [20, 20, 10, 0]
+    ids = await ids_of(db, user)
+    assert await easy.seen(db) == await choosy.seen(db) == set(ids)
+    assert await numbers_of(db, user) == list(range(50))
+
+
+async def test_a_subscriber_that_finds_one_event_too_much_does_not_hold_up_the_stream(db: Database) -> None:
+    user = await add_user(db)
+    await tell(db, user, *range(3))
+
+    async def never(_session: AsyncSession, _events: Sequence[Event]) -> None:
+        raise TooMuch(0)
+
+    await drain(Relay(db, {"never": never}))
+    assert await numbers_of(db, user) == [0, 1, 2]
+    async with db.system() as session:
+        assert await session.scalar(text("SELECT count(*) FROM events WHERE poisoned IS NOT NULL")) == 3
+
+
+async def test_what_was_put_aside_is_handed_over_again_by_itself(db: Database) -> None:
+    user = await add_user(db)
+    await tell(db, user, *range(5))
+    mended = Effects("mended", bad=[1, 3])
+    await drain(Relay(db, {"mended": mended}))
+    assert len(await mended.seen(db)) == 3
+    mended.bad = {3}
+    running = asyncio.create_task(Relay(db, {"mended": mended}, retry_seconds=0.1).run())
+    try:
+        async with asyncio.timeout(10):  # at its start …
+            while len(await mended.seen(db)) < 4:
+                await asyncio.sleep(0.02)
+        mended.bad = set()
+        async with asyncio.timeout(10):  # … and again and again
+            while len(await mended.seen(db)) < 5:
+                await asyncio.sleep(0.02)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    async with db.system() as session:
+        assert await session.scalar(text("SELECT count(*) FROM events WHERE poisoned IS NOT NULL")) == 0
+
+
+async def test_an_event_at_which_a_subscriber_hangs_keeps_no_other_aside(db: Database) -> None:
+    user = await add_user(db)
+    await tell(db, user, *range(3))
+    heard = Effects("listens", bad=[0, 1, 2])
+    await drain(Relay(db, {"listens": heard}))
+    heard.bad = set()
+
+    async def hangs_at_first(session: AsyncSession, events: Sequence[Event]) -> None:
+        if events[0].data["number"] == 0:
+            await session.execute(text("SELECT pg_sleep(30)"))
+        await heard(session, events)
+
+    relay = Relay(db, {"listens": hangs_at_first}, hand_seconds=0.8)
+    assert await relay.retry_poisoned() == 2
+    ids = await ids_of(db, user)
+    assert await heard.seen(db) == set(ids[1:])
 
 
 async def test_the_relay_is_measured(db: Database) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,10 @@ import standardwebhooks
 import svix.webhooks
 from sqlalchemy import text
 
+from baatcheet.auth.principal import DEFAULT_SCOPES, Principal
 from baatcheet.events.model import Event
+from baatcheet.events.relay import TooMuch
+from baatcheet.jobs.service import Jobs
 from baatcheet.kit.ids import new_id
 from baatcheet.webhooks.delivering import clear_away
 from tests.webhooks.conftest import SETTINGS, Hooks, Person, opened
@@ -282,6 +286,35 @@ async def test_a_disabled_endpoint_gets_nothing(hooks: Hooks, alice: Person, rec
         refused = await alice.post(f"/{webhook['id']}{path}", json={"since": LONG_AGO})
         assert refused.status_code == 409, refused.text
         assert refused.json()["type"] == "webhook-disabled"
+
+
+async def test_a_cancelled_delivery_whose_job_is_tried_again_is_sent(
+    hooks: Hooks, alice: Person, receiver: Receiver
+) -> None:
+    webhook = await alice.make(receiver.url())
+    await hooks.happens("turn.failed", TURN, alice.user_id)
+    jobs = Jobs(hooks.db, [hooks.webhooks.deliver.bind(hooks.parts)])
+    who = Principal(new_id(), new_id(), "admin", DEFAULT_SCOPES["admin"], "an administrator")
+    async with hooks.db.system() as session:
+        job = await session.scalar(text("SELECT id FROM jobs"))
+    await jobs.cancel(who, job)
+    (delivery,) = await alice.deliveries(webhook)
+    assert delivery["status"] == "cancelled"
+    # Not while the webhook is disabled.
+    await alice.patch(f"/{webhook['id']}", json={"active": False})
+    await jobs.retry(who, job)
+    await hooks.worked_off()
+    assert receiver.requests == []
+    (same,) = await alice.deliveries(webhook)
+    assert same == delivery
+    await alice.patch(f"/{webhook['id']}", json={"active": True})
+    await hooks.run("UPDATE jobs SET status = 'cancelled'")
+    await jobs.retry(who, job)
+    await hooks.worked_off()
+    (request,) = receiver.requests
+    assert request.headers["x-baatcheet-delivery-id"] == delivery["id"]
+    (sent,) = await alice.deliveries(webhook)
+    assert (sent["status"], sent["error"], sent["attempt_count"]) == ("delivered", None, 1)
 
 
 async def test_an_endpoint_that_was_deleted_gets_nothing_and_leaves_nothing(
@@ -593,6 +626,52 @@ async def test_old_deliveries_are_cleared_away(hooks: Hooks, alice: Person, rece
     await clear_away(hooks.db, keep_days=-1)
     assert await alice.deliveries(webhook) == []
     assert await alice.look(webhook)
+
+
+async def test_long_messages_for_many_endpoints_are_written_in_bounded_parts(
+    hooks: Hooks, alice: Person, receiver: Receiver
+) -> None:
+    for _ in range(10):
+        await alice.make(receiver.url(), events=["message.created"])
+    conversation, words = new_id(), "word " * 7_000  # 35,000 bytes, of which 32 KiB are sent
+    await hooks.run(
+        "INSERT INTO conversations (id, user_id) VALUES (:id, :user)", id=conversation, user=alice.user_id
+    )
+    await hooks.run(
+        "INSERT INTO messages (id, conversation_id, user_id, role, content) SELECT gen_random_uuid(), :conversation, "
+        ":user, 'user', n || :words FROM generate_series(1, 300) n",
+        conversation=conversation,
+        user=alice.user_id,
+        words=words,
+    )
+    async with hooks.db.system() as session:
+        rows = (await session.execute(text("SELECT * FROM outbox WHERE type = 'message.created'"))).all()
+        events = [
+            Event(row.place, row.id, row.user_id, row.type, None, row.data, row.created_at) for row in rows
+        ]
+        with pytest.raises(TooMuch) as refused:
+            await hooks.webhooks.relayed(session, events)
+        most = refused.value.events
+        assert 30 < most < 100
+        tracemalloc.start()
+        try:
+            await hooks.webhooks.relayed(session, events[:most])
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 40_000_000
+    assert await hooks.count("webhook_deliveries", f"user_id = '{alice.user_id}'") == most * 10
+    assert await hooks.count("jobs") == most * 10
+    async with hooks.db.system() as session:
+        bodies = await session.execute(
+            text("SELECT message_id, body FROM webhook_deliveries WHERE user_id = :user"),
+            {"user": alice.user_id},
+        )
+        for message_id, body in bodies:
+            (event,) = [one for one in events if one.id == message_id]
+            data = json.loads(body)["data"]
+            assert data["message_id"] == event.data["message_id"]
+            assert (len(data["content"]), data["truncated"]) == (32 * 1024, True)
 
 
 async def test_a_thousand_events_are_written_in_a_moment(

@@ -34,6 +34,8 @@ Subscriber = Callable[[AsyncSession, Sequence[Event]], Awaitable[None]]
 
 CHANNEL = "baatcheet_events"  # what is told there is the number of the newest event
 BATCH = 500
+SLOW_SECONDS = 1.0  # for a batch and all its subscribers, above which the next one is half as large
+FEWEST = 25  # events that a batch is not made smaller than because it is slow
 BUSY_PAUSE = 0.05  # seconds between two batches while there are events
 IDLE_PAUSE = 0.5
 AWAY_PAUSE = 1.0  # after a failure
@@ -41,6 +43,8 @@ HAND_SECONDS = 10.0  # that a subscriber may take for a batch
 FROZEN_SECONDS = 15.0  # without a sign of life in the middle of a batch, after which the server ends it
 LIMIT = 60.0  # seconds for a batch and all its subscribers
 STRIKES = 6  # times that a subscriber may take its transaction down, over ever fewer events, before one is put aside
+RETRY_SECONDS = 300.0  # between two rounds of handing over again what was put aside
+LOST = 3  # events at which a round may lose its transaction before it ends
 LONGEST_ERROR = 2_000  # characters
 
 _LOCK = 0x6261_6576  # an advisory lock of our own: "baev"
@@ -80,9 +84,20 @@ _POISON = text(
 )
 _POISONED = text(
     "SELECT seq, id, user_id, type, conversation_id, data::text AS data, created_at, poisoned::text AS poisoned "
-    "FROM events WHERE poisoned IS NOT NULL AND seq > :after ORDER BY seq LIMIT 1 FOR UPDATE"
+    "FROM events WHERE poisoned IS NOT NULL AND seq > :after ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
 _HEAL = text("UPDATE events SET poisoned = nullif(poisoned - CAST(:name AS text), '{}') WHERE seq = :seq")
+
+
+class TooMuch(Exception):
+    """What a subscriber raises, before it writes anything, at a batch that one transaction should not do.
+
+    `events`: how many from its beginning would not be too much. One event alone never is.
+    """
+
+    def __init__(self, events: int) -> None:
+        super().__init__(f"a batch is too much: no more than {events} events")
+        self.events = events
 
 
 class Relay:
@@ -90,7 +105,10 @@ class Relay:
 
     `subscribers` by name: an event that one of them can't take is put aside for that one alone, marked in
     `events.poisoned` under its name, and logged; the others and the stream get it. `retry_poisoned` hands such
-    events over again.
+    events over again; `run` does so at its start and every `retry_seconds`.
+
+    A batch has `batch` events at the most, and fewer after one that failed, was slow or was too much for a subscriber;
+    while there are more events than are taken, it grows back by a quarter each time.
     """
 
     def __init__(
@@ -102,6 +120,8 @@ class Relay:
         batch: int = BATCH,
         hand_seconds: float = HAND_SECONDS,
         frozen_seconds: float = FROZEN_SECONDS,
+        slow_seconds: float = SLOW_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._db = db
         self._subscribers = dict(subscribers or {})
@@ -109,6 +129,10 @@ class Relay:
         self._batch = batch
         self._hand_seconds = hand_seconds
         self._frozen_seconds = frozen_seconds
+        self._slow_seconds = slow_seconds
+        self._retry_seconds = retry_seconds
+        self._most = batch  # rows that the next batch takes
+        self._more = False  # whether the last batch left some behind, as far as one can tell
         self._floor = Floor()
         self._handing: str | None = None  # the subscriber that is at work
         self._doubted = False  # whether the batch failed just now, and is to be taken apart if it does again
@@ -117,6 +141,12 @@ class Relay:
 
     async def run(self) -> None:
         """Relay until cancelled. A database that is away is waited for."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_relaying())
+            if self._subscribers:
+                tasks.create_task(self._keep_retrying())
+
+    async def _keep_relaying(self) -> None:
         pause, away = BUSY_PAUSE, False
         while True:
             try:
@@ -131,15 +161,35 @@ class Relay:
             else:
                 away = False
                 pause = BUSY_PAUSE if taken else min(IDLE_PAUSE, pause * 2)
-            await asyncio.sleep(0 if taken >= self._batch else pause)
+            await asyncio.sleep(0 if taken and self._more else pause)
+
+    async def _keep_retrying(self) -> None:
+        while True:
+            try:
+                if healed := await self.retry_poisoned():
+                    log.info("relay.healed", events=healed)
+            except Exception as error:  # noqa: BLE001 - the next round may go better
+                log.warning("relay.retry_failed", cause=type(error).__name__)
+            await asyncio.sleep(self._retry_seconds)
 
     async def relay(self) -> int:
         """Relay one batch: how many rows of the outbox are done with. 0: there is nothing, or another process does it.
 
         Raises DatabaseUnavailable, and what a subscriber raised; all of the batch is in the outbox then.
         """
+        while True:
+            most = self._most
+            try:
+                return await self._relay(most)
+            except TooMuch as much:
+                if most == 1:
+                    self._note(much)
+                    raise
+                self._most = max(1, min(much.events, most - 1))
+
+    async def _relay(self, most: int) -> int:
         self._handing = None
-        floor, most = self._floor.look_from(time.monotonic()), self._most()
+        floor = self._floor.look_from(time.monotonic())
         values = {"lock": _LOCK, "floor": floor, "frozen": str(round(self._frozen_seconds * 1000))}
         try:
             async with self._db.system(limit=LIMIT) as session:
@@ -149,17 +199,25 @@ class Relay:
                     if begun.age is None:
                         self._floor.passed(begun.last, time.monotonic(), all_of_it=True)
                     return 0
+                began = time.monotonic()
                 rows = (await session.execute(_TAKE, {"floor": floor, "most": most})).all()
                 events = [_event(row) for row in rows if row.seq is not None]
                 if events:
                     await self._tell(session, events)
+        except TooMuch:
+            raise
         except Exception as error:
             self._note(error)
             raise
         self._doubted, self._strikes, self._struck = False, 0, None
         taken, last = int(rows[0].taken), rows[0].last
+        self._more = taken >= most
         if taken:
-            self._floor.passed(last, time.monotonic(), all_of_it=taken < most)
+            self._floor.passed(last, time.monotonic(), all_of_it=not self._more)
+        if time.monotonic() - began > self._slow_seconds:
+            self._most = max(min(most, FEWEST), taken // 2)
+        elif self._more:
+            self._most = min(self._batch, most + max(1, most // 4))
         if self._metrics is not None:
             self._metrics.events_relayed(len(events))
         self._measure(begun.age)
@@ -168,27 +226,43 @@ class Relay:
     async def retry_poisoned(self) -> int:
         """Hand over again what was put aside for the subscribers here; how many of them took it.
 
-        Raises DatabaseUnavailable.
+        What another process hands over now is left to it. Raises DatabaseUnavailable.
         """
-        after, healed = 0, 0
+        after, healed, lost = 0, 0, 0
         while True:
-            async with self._db.system(limit=LIMIT) as session:
-                row = (await session.execute(_POISONED, {"after": after})).one_or_none()
-                if row is None:
-                    return healed
-                after, event = row.seq, _event(row)
-                for name in msgspec.json.decode(row.poisoned, type=dict[str, str]):
-                    if name not in self._subscribers:
-                        continue
-                    try:
-                        await self._hand(session, name, [event])
-                    except Exception as error:  # it stays aside, with the new reason
-                        if is_unavailable(error):
-                            raise
-                        await self._put_aside(session, name, event, error)
-                    else:
-                        await session.execute(_HEAL, {"name": name, "seq": event.seq})
-                        healed += 1
+            row = None
+            try:
+                async with self._db.system(limit=LIMIT) as session:
+                    row = (await session.execute(_POISONED, {"after": after})).one_or_none()
+                    if row is None:
+                        return healed
+                    after = row.seq
+                    took = await self._hand_again(session, row)
+            except DatabaseUnavailable:
+                # A subscriber that ran out of its time, too: the next event is another matter.
+                lost += 1
+                if row is None or lost == LOST:
+                    raise
+            else:
+                healed += took
+
+    async def _hand_again(self, session: AsyncSession, row: Any) -> int:
+        """Hand an event to those that it was put aside for; how many took it."""
+        event, healed = _event(row), 0
+        for name, before in msgspec.json.decode(row.poisoned, type=dict[str, str]).items():
+            if name not in self._subscribers:
+                continue
+            try:
+                await self._hand(session, name, [event])
+            except Exception as error:  # it stays aside, with the new reason
+                if is_unavailable(error):
+                    raise
+                if (why := _why(error)) != before:
+                    await session.execute(_POISON, {"name": name, "why": why, "seq": event.seq})
+            else:
+                await session.execute(_HEAL, {"name": name, "seq": event.seq})
+                healed += 1
+        return healed
 
     async def _tell(self, session: AsyncSession, events: Sequence[Event]) -> None:
         for name in self._subscribers:
@@ -206,7 +280,7 @@ class Relay:
         try:
             await self._hand(session, name, events)
         except Exception as error:
-            if not self._doubted or _of_the_moment(error):
+            if not self._doubted or _of_the_moment(error) or (isinstance(error, TooMuch) and len(events) > 1):
                 raise
             failed = error
         else:
@@ -225,13 +299,8 @@ class Relay:
             await session.execute(_CHECK)
 
     async def _put_aside(self, session: AsyncSession, name: str, event: Event, error: Exception) -> None:
-        why = f"{type(error).__name__}: {error}".replace("\0", "")[:LONGEST_ERROR]
-        await session.execute(_POISON, {"name": name, "why": why, "seq": event.seq})
+        await session.execute(_POISON, {"name": name, "why": _why(error), "seq": event.seq})
         log.error("relay.poisoned", error=error, subscriber=name, seq=event.seq, event_id=str(event.id))
-
-    def _most(self) -> int:
-        """Rows to take. After a subscriber has taken a transaction down, fewer each time."""
-        return max(1, self._batch >> 2 * self._strikes)
 
     def _note(self, error: Exception) -> None:
         """Learn from a transaction that failed."""
@@ -240,6 +309,7 @@ class Relay:
         log.warning("relay.subscriber_failed", subscriber=self._handing, cause=type(error).__name__)
         if self._doubted or _of_the_moment(error):
             self._strikes += 1
+            self._most = max(1, self._most // 4)
             self._struck = self._handing
         self._doubted = True
 
@@ -257,6 +327,10 @@ def _of_the_moment(error: Exception) -> bool:
         return True
     state = getattr(getattr(error, "orig", error), "sqlstate", None)
     return isinstance(state, str) and state.startswith("40")  # a deadlock
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".replace("\0", "")[:LONGEST_ERROR]
 
 
 def _event(row: Any) -> Event:

@@ -155,7 +155,10 @@ class Exports:
         return _ready(await self.get(who, export_id))
 
     async def linked_file(self, path: str, query: dict[str, str], export_id: UUID) -> Export:
-        """The export that a link leads to, of a user who is active. Raises LinkNotValid, ExportNotFound, ExportExpired."""
+        """The export that a link leads to; a link to what is an inactive user's leads nowhere.
+
+        Raises LinkNotValid, ExportNotFound, ExportNotReady, ExportExpired.
+        """
         await self._links.check(path, query)
         async with self._db.system() as session:
             export = await repository.export_of_anybody(session, export_id)

@@ -529,7 +529,7 @@ class AttachmentSettings(Group):
         "BAATCHEET_DATA_DIR.",
     )
     wait_seconds: Annotated[float, Env("BAATCHEET_ATTACHMENT_WAIT_SECONDS", "10")] = Field(
-        10.0,
+        20.0,
         ge=0,
         le=300,
         description="How long a chat turn waits for an attachment that is still being read.",

@@ -2,10 +2,13 @@
 
 It runs in the relay's transaction, for a whole batch of events at once: an event that is relayed has its deliveries and
 their jobs, and one whose transaction failed has none.
+
+What one batch writes is bounded, since a long message goes to each of its owner's endpoints; and of that only a part is
+in memory at a time.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,11 +18,18 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.events.model import Event, moment
+from baatcheet.events.relay import TooMuch
 from baatcheet.jobs.declaration import JobKind
 from baatcheet.jobs.enqueueing import Order, enqueue_many
 from baatcheet.kit.ids import new_id
 from baatcheet.webhooks.payload import Delivery
 from baatcheet.webhooks.policy import MAX_TEXT, cut, wants
+
+WRITTEN_AT_MOST = 16_000_000  # bytes about that a batch may write, unless one event alone is more
+ROW_COST = 2_000  # bytes about that a delivery takes beside its body, with its job and their indexes
+SENT_AT_ONCE = 4_000_000  # bytes of bodies, each counted once, after which a statement is full …
+ROWS_AT_ONCE = 2_000  # … and deliveries
+READ_AT_ONCE = 50  # messages whose texts are read ahead
 
 # Held, so that none is deleted between here and its deliveries.
 _ENDPOINTS = """
@@ -28,14 +38,20 @@ WHERE w.active AND w.deleted_at IS NULL AND u.active AND {whose} ORDER BY w.id F
 """
 _OF_USERS = text(_ENDPOINTS.format(whose="w.user_id = ANY(CAST(:users AS uuid[]))"))
 _OF_ADMINS = text(_ENDPOINTS.format(whose="u.role = 'admin'"))
+_SIZES = text(
+    "SELECT id, least(octet_length(content), :most) AS size FROM messages WHERE id = ANY(CAST(:ids AS uuid[]))"
+)
 _TEXTS = text(
     "SELECT id, left(content, :most) AS content, octet_length(content) > :most AS longer "
     "FROM messages WHERE id = ANY(CAST(:ids AS uuid[]))"
 )
 _INSERT = text("""
 INSERT INTO webhook_deliveries (id, webhook_id, user_id, message_id, event, body)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:webhooks AS uuid[]), CAST(:users AS uuid[]), CAST(:messages AS uuid[]),
-                     CAST(:events AS text[]), CAST(:bodies AS text[]))
+SELECT d.id, d.webhook, d.owner, m.id, m.event, m.body
+FROM unnest(CAST(:ids AS uuid[]), CAST(:webhooks AS uuid[]), CAST(:users AS uuid[]), CAST(:places AS integer[]))
+    AS d(id, webhook, owner, place)
+JOIN unnest(CAST(:messages AS uuid[]), CAST(:events AS text[]), CAST(:bodies AS text[]))
+    WITH ORDINALITY AS m(id, event, body, place) ON m.place = d.place
 ON CONFLICT (webhook_id, message_id) DO NOTHING
 RETURNING id
 """)
@@ -61,12 +77,10 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Draft:
-    """A delivery to be written."""
+    """An event's deliveries, to be written: one to each of the endpoints, with the same body."""
 
-    id: UUID
-    endpoint: Endpoint
-    message_id: UUID
-    event: str
+    event: Event
+    takers: Sequence[Endpoint]
     body: str
 
 
@@ -83,31 +97,69 @@ def body_of(type_: str, timestamp: str, data: Mapping[str, Any]) -> str:
 async def deliver_events(
     session: AsyncSession, events: Sequence[Event], kind: JobKind[Delivery, Any]
 ) -> None:
-    """Write what is to be delivered of `events`, with its jobs, in a handful of statements.
+    """Write what is to be delivered of `events`, with its jobs, in a few statements.
 
-    What is there already is left as it is.
+    What is there already is left as it is. Raises TooMuch.
     """
     wanted = _takers(await _endpoints(session, events), events)
     if not wanted:
         return
-    texts = await _texts(session, [event for event, _ in wanted])
-    drafts = []
-    for event, takers in wanted:
-        body = body_of(event.type, moment(event.at), event.data | texts.get(event.id, {}))
-        drafts += [Draft(new_id(), taker, event.id, event.type, body) for taker in takers]
+    await _check_cost(session, events, wanted)
+    part: list[Draft] = []
+    size = rows = 0
+    async for draft in _drafts(session, wanted):
+        part.append(draft)
+        size += len(draft.body)
+        rows += len(draft.takers)
+        if size >= SENT_AT_ONCE or rows >= ROWS_AT_ONCE:
+            await _write(session, part, kind)
+            part, size, rows = [], 0, 0
+    await _write(session, part, kind)
+
+
+async def _check_cost(
+    session: AsyncSession, events: Sequence[Event], wanted: Sequence[tuple[Event, Sequence[Endpoint]]]
+) -> None:
+    """Raise TooMuch where more than the first event would make it more than a batch may write."""
+    sizes = await _sizes(session, [event for event, _ in wanted])
+    cost = 0
+    for number, (event, takers) in enumerate(wanted):
+        body = len(msgspec.json.encode(event.data)) + sizes.get(event.id, 0)
+        cost += len(takers) * (ROW_COST + body)
+        if number and cost > WRITTEN_AT_MOST:
+            raise TooMuch(events.index(event))
+
+
+async def _drafts(
+    session: AsyncSession, wanted: Sequence[tuple[Event, Sequence[Endpoint]]]
+) -> AsyncIterator[Draft]:
+    """Each is made when it is asked for."""
+    for first in range(0, len(wanted), READ_AT_ONCE):
+        near = wanted[first : first + READ_AT_ONCE]
+        texts = await _texts(session, [event for event, _ in near])
+        for event, takers in near:
+            data = event.data | texts.pop(event.id, {})
+            yield Draft(event, takers, body_of(event.type, moment(event.at), data))
+
+
+async def _write(session: AsyncSession, drafts: Sequence[Draft], kind: JobKind[Delivery, Any]) -> None:
+    rows = [(new_id(), taker, place) for place, draft in enumerate(drafts, start=1) for taker in draft.takers]
+    if not rows:
+        return
     columns = {
-        "ids": [one.id for one in drafts],
-        "webhooks": [one.endpoint.id for one in drafts],
-        "users": [one.endpoint.user for one in drafts],
-        "messages": [one.message_id for one in drafts],
-        "events": [one.event for one in drafts],
-        "bodies": [one.body for one in drafts],
+        "ids": [id_ for id_, _, _ in rows],
+        "webhooks": [taker.id for _, taker, _ in rows],
+        "users": [taker.user for _, taker, _ in rows],
+        "places": [place for _, _, place in rows],
+        "messages": [draft.event.id for draft in drafts],
+        "events": [draft.event.type for draft in drafts],
+        "bodies": [draft.body for draft in drafts],
     }
     written = set((await session.scalars(_INSERT, columns)).all())
     orders = [
-        Order(Delivery(one.id), one.endpoint.user, subject=one.id, lane=one.endpoint.id)
-        for one in drafts
-        if one.id in written
+        Order(Delivery(id_), taker.user, subject=id_, lane=taker.id)
+        for id_, taker, _ in rows
+        if id_ in written
     ]
     await enqueue_many(session, kind, orders)
 
@@ -141,9 +193,23 @@ async def _endpoints(session: AsyncSession, events: Sequence[Event]) -> list[End
     return list(found.values())
 
 
+def _messages(events: Sequence[Event]) -> dict[UUID, UUID]:
+    """The messages that are told of as new, each with its event."""
+    return {UUID(event.data["message_id"]): event.id for event in events if event.type == _MESSAGE}
+
+
+async def _sizes(session: AsyncSession, events: Sequence[Event]) -> dict[UUID, int]:
+    """Bytes of the messages' own words that are told, by the event that tells of them."""
+    messages = _messages(events)
+    if not messages:
+        return {}
+    rows = (await session.execute(_SIZES, {"ids": list(messages), "most": MAX_TEXT})).all()
+    return {messages[row.id]: row.size for row in rows}
+
+
 async def _texts(session: AsyncSession, events: Sequence[Event]) -> dict[UUID, dict[str, Any]]:
     """The messages' own words, by the event that tells of them; none of one that is deleted by now."""
-    messages = {UUID(event.data["message_id"]): event.id for event in events if event.type == _MESSAGE}
+    messages = _messages(events)
     if not messages:
         return {}
     rows = (await session.execute(_TEXTS, {"ids": list(messages), "most": MAX_TEXT})).all()

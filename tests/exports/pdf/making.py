@@ -1,6 +1,7 @@
 """Documents to make PDFs of, and what a reader finds in them."""
 
 import ctypes
+import weakref
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,7 +37,8 @@ class Book:
         self.path = path
         self.rendered = rendered
         self.progress = progress
-        self._file = pypdfium2.PdfDocument(path)
+        self._file = pypdfium2.PdfDocument(path.read_bytes())
+        weakref.finalize(self, self._file.close)
 
     def __len__(self) -> int:
         return len(self._file)

@@ -16,6 +16,7 @@ from baatcheet.console.jobs.results import Opener, Openers
 from baatcheet.console.pages import render
 from baatcheet.console.sharing import Shared
 from baatcheet.events.of_job import JobEvent, of_job
+from baatcheet.jobs.declaration import link_of
 from baatcheet.jobs.models import STATUSES, JobRow
 from baatcheet.jobs.repository import QueueRow, ScheduleRow, WorkerRow
 from baatcheet.jobs.service import Fleet, Jobs, is_admin
@@ -200,6 +201,7 @@ class JobViews:
                 payload=_shown(row.payload) if admin else None,
                 result=_shown(row.result) if row.result is not None else None,
                 events=await self._events(row),
+                link=link_of(row.kind, row.subject_id) if row.status == "succeeded" else None,
                 opens=self._opener(who, row) is not None,
                 words=WORDS,
             )
