@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import openai
@@ -12,6 +14,13 @@ import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator
 
+from baatcheet.audio.direct import MOST_WAITING, DirectTranscriber, Places
+from baatcheet.audio.engines.model import Wish
+from baatcheet.audio.errors import TranscriptionUnavailable, UnreadableRecording
+from baatcheet.audio.transcribing import Transcriber
+from baatcheet.jobs.isolation import Sandbox, SandboxFailed
+from baatcheet.openai_api.audio import PATH
+from baatcheet.platform.errors import RateLimited
 from tests.audio import sounds
 from tests.audio.conftest import BASE, Caller, Stage
 from tests.audio.whisper import refusing
@@ -195,6 +204,79 @@ async def test_several_are_transcribed_at_once(
 ) -> None:
     path = sounds.make(tmp_path / "a.wav", 2)
     said = await asyncio.gather(
-        *(client.audio.transcriptions.create(model="auto", file=path) for _ in range(6))
+        *(client.audio.transcriptions.create(model="auto", file=path) for _ in range(3))
     )
     assert {one.text for one in said} == {"2.0 seconds. And an end."}
+
+
+async def test_of_one_user_one_waits_and_the_body_of_more_is_not_read(
+    stage: Stage, alice: Caller, bob: Caller, client: openai.AsyncOpenAI, tmp_path: Path
+) -> None:
+    stage.whisper.hang = asyncio.Event()
+    path = sounds.make(tmp_path / "a.wav", 1)
+    first = [
+        asyncio.create_task(client.audio.transcriptions.create(model="auto", file=path)) for _ in range(3)
+    ]
+    async with asyncio.timeout(60):
+        while len(stage.whisper.heard) < 3:
+            await asyncio.sleep(0.02)
+    read = False
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        read = True
+        yield b"--x"
+
+    refused = await alice.post(
+        PATH, content=body(), headers={"content-type": "multipart/form-data; boundary=x"}
+    )
+    assert (refused.status_code, read) == (429, False)
+    assert int(refused.headers["retry-after"]) > 0
+    assert "waits already" in refused.json()["error"]["message"]
+    assert faults("ErrorResponse", refused.json()) == []
+    stage.whisper.hang.set()
+    his = await bob.post(PATH, files={"file": ("a.wav", path.read_bytes())})
+    assert his.status_code == 200, his.text
+    assert {one.text for one in await asyncio.gather(*first)} == {"1.0 seconds. And an end."}
+    assert (await alice.post(PATH, files={"file": ("a.wav", path.read_bytes())})).status_code == 200
+
+
+def test_no_more_wait_than_there_are_places_to_wait_in() -> None:
+    places = Places(running=2)
+    one = UUID(int=0)
+    with ExitStack() as stack:
+        first = stack.enter_context(ExitStack())
+        first.enter_context(places.taken(one))
+        stack.enter_context(places.taken(one))
+        for n in range(MOST_WAITING):
+            stack.enter_context(places.taken(UUID(int=n)))
+        with pytest.raises(TranscriptionUnavailable, match="Try again") as full, places.taken(UUID(int=99)):
+            pass
+        assert int(full.value.headers["retry-after"]) > 0
+        first.close()  # whoever has waited longest runs now: somebody may wait again, even the same user
+        with places.taken(one), pytest.raises(RateLimited), places.taken(one):
+            pass
+    for n in range(3):
+        stack.enter_context(places.taken(UUID(int=n)))
+
+
+class _Slow(Sandbox):
+    """Notes how much time it is given, and says that it was too little."""
+
+    given: float = 0
+
+    async def run(self, function: Any, argument: Any, *, seconds: float = 0, **more: Any) -> Any:
+        self.given = seconds
+        raise SandboxFailed("time", f"It took longer than {seconds:g} s.")
+
+
+async def test_decoding_takes_no_longer_than_what_may_be_waited_for_needs(
+    stage: Stage, tmp_path: Path
+) -> None:
+    slow = _Slow()
+    direct = DirectTranscriber(
+        Transcriber(slow, stage.transcriber.engines, stage.settings.audio), stage.settings.audio
+    )
+    with pytest.raises(UnreadableRecording, match="longer than 33 s"):
+        await direct.transcribe(tmp_path / "a.wav", tmp_path, None, Wish())
+    assert slow.given == 33

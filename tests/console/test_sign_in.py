@@ -7,9 +7,12 @@ from http.cookies import SimpleCookie
 import pytest
 from sqlalchemy import text
 
-from baatcheet.auth.rate_limits import FailureLimit
+from baatcheet.auth.rate_limits import FailureLimit, RateLimits
 from baatcheet.console.frame import COOKIE
+from baatcheet.console.sessions import MOST_OF_A_TOKEN
 from baatcheet.platform.database import Database
+from baatcheet.platform.errors import Unauthenticated
+from baatcheet.platform.settings import AuthSettings
 from tests.conftest import Caller, NewCaller
 from tests.console.conftest import NewPerson, Person, console_for
 
@@ -150,6 +153,36 @@ async def test_too_many_wrong_tokens_are_answered_429_and_a_right_one_passes(
         assert codes == [401] * 20 + [429] * 5
         answer = await browser.post("/console/sign-in", data={"token": alice.token})
         assert answer.status_code == 303
+
+
+async def test_signing_in_counts_as_a_request_of_the_token(database: Database, alice: Caller) -> None:
+    async with console_for(database) as (browser, app):
+        app.state.rate_limits = RateLimits(AuthSettings(requests_per_minute=3), app.state.cache)
+        answers = [await browser.post("/console/sign-in", data={"token": alice.token}) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [303] * 3 + [429] * 2
+        assert int(answers[-1].headers["retry-after"]) > 0
+        assert "3 requests a minute" in answers[-1].text
+        assert "set-cookie" not in answers[-1].headers
+
+
+async def test_a_token_has_so_many_sessions_and_the_oldest_go(
+    database: Database, alice: Caller, bob: Caller
+) -> None:
+    assert alice.token is not None
+    assert bob.token is not None
+    async with console_for(database) as (_, app):
+        sessions, limits = app.state.console_sessions, app.state.rate_limits
+        his, _ = await sessions.begin(bob.token, limits)
+        hers = [(await sessions.begin(alice.token, limits))[0] for _ in range(MOST_OF_A_TOKEN + 2)]
+        for name in hers[:2]:
+            with pytest.raises(Unauthenticated):
+                await sessions.visitor(name, active=True)
+        for name in (*hers[2:4], hers[-1], his):
+            await sessions.visitor(name, active=True)
+        count = text("SELECT count(*) FROM console_sessions WHERE token_id = :token")
+        who = (await sessions.visitor(hers[-1], active=True)).who
+        async with database.system() as session:
+            assert await session.scalar(count, {"token": who.token_id}) == MOST_OF_A_TOKEN
 
 
 async def test_a_session_that_is_left_alone_is_over(database: Database, alice: Caller) -> None:

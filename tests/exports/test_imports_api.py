@@ -176,6 +176,7 @@ async def test_the_same_request_again_is_the_same_import(alice: Caller, running:
     assert kept == [import_key(alice.user_id, first.json()["import"]["id"])]
     other = await alice.post(PATH, files={"file": ("a.json", content + b" ")}, headers=keyed)
     assert other.status_code == 422
+    assert [stored.key async for stored in running.blobs.keys(f"imports/{alice.user_id}")] == kept
 
 
 async def test_json_may_be_the_body_itself(alice: Caller, worker: None) -> None:
@@ -185,7 +186,7 @@ async def test_json_may_be_the_body_itself(alice: Caller, worker: None) -> None:
 
 
 async def test_all_conversations_go_into_the_project_that_was_named(
-    alice: Caller, bob: Caller, worker: None
+    alice: Caller, bob: Caller, running: Running, worker: None
 ) -> None:
     project = (await alice.post("/api/v1/projects", json={"name": "Imported"})).json()
     imported = await bring(alice, one([said()], project={"name": "Elsewhere"}), project_id=project["id"])
@@ -195,6 +196,7 @@ async def test_all_conversations_go_into_the_project_that_was_named(
     refused = await bob.post(PATH, json=one([said()]), params={"project_id": project["id"]})
     assert (refused.status_code, refused.json()["type"]) == (404, "project-not-found")
     assert (await bob.get("/api/v1/imports")).json()["data"] == []
+    assert [stored.key async for stored in running.blobs.keys(f"imports/{bob.user_id}")] == []
 
 
 async def test_a_project_is_found_by_its_name_or_made(alice: Caller, worker: None) -> None:

@@ -1,9 +1,9 @@
 """What pictures cost, by their size and OpenAI's published rules. No picture is decoded."""
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil, sqrt
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from baatcheet.kit.ids import parse_id
@@ -12,6 +12,7 @@ from baatcheet.providers.families import ImageCost, Patches, Tiles
 HEADER = 262_144  # characters of base64 in which a size must be found: a JPEG may carry a thumbnail before it
 HEAD = 256  # characters that may be before the base64
 SEGMENTS = 128  # of a JPEG, each byte of fill for one, before which a size must be found
+TEXT_OF: Final = "attachment_id"  # of a text part: the attachment whose text it is; never sent to anybody
 _BOX, _SHORT, _TILE = 2048, 768, 512  # pixels
 _PATCH = 32
 
@@ -36,7 +37,8 @@ def attachment_of(part: Any) -> Attached | None:
     Providers have files of their own, whose ids are no UUIDs.
     """
     file = part.get("file") if isinstance(part, Mapping) and part.get("type") == "file" else None
-    if not isinstance(file, Mapping) or (found := parse_id(file.get("file_id", ""))) is None:
+    name = file.get("file_id") if isinstance(file, Mapping) else None
+    if not isinstance(file, Mapping) or not isinstance(name, str) or (found := parse_id(name)) is None:
         return None
     picture = file.get("picture")
     if not isinstance(picture, Mapping):
@@ -44,6 +46,38 @@ def attachment_of(part: Any) -> Attached | None:
     sides = (picture.get("width"), picture.get("height"))
     width, height = (side if isinstance(side, int) and 0 < side < 1_000_000 else 1 for side in sides)
     return Attached(found, Size(width, height))
+
+
+def text_of_attachment(part: Any) -> tuple[str, str] | None:
+    """Of a text part that was read in an attachment: the attachment's id and the text. None of any other part."""
+    if not isinstance(part, Mapping) or part.get("type") != "text":
+        return None
+    name, text = part.get(TEXT_OF), part.get("text")
+    return (name, text) if isinstance(name, str) and isinstance(text, str) else None
+
+
+def unsent_tokens(
+    parts: Mapping[str, Any] | None, cost: ImageCost, count: Callable[[str], int], *, sees: bool
+) -> int:
+    """Of `picture_tokens` and the text together, what is not sent: an attachment goes as a picture or as text.
+
+    A model that does not see is sent the text. Of one that does, the more of the two counts: the oldest of many
+    pictures go as text.
+    """
+    content = parts.get("content") if parts else None
+    if not isinstance(content, list):
+        return 0
+    pictures = {
+        str(found.id): image_tokens(found.size, cost)
+        for part in content
+        if (found := attachment_of(part)) is not None and found.size is not None
+    }
+    if not pictures:
+        return 0
+    if not sees:
+        return sum(pictures.values())
+    texts = dict(found for part in content if (found := text_of_attachment(part)) is not None)
+    return sum(min(tokens, count(texts.get(name, ""))) for name, tokens in pictures.items())
 
 
 def picture_tokens(parts: Mapping[str, Any] | None, cost: ImageCost) -> int:

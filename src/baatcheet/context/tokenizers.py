@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from baatcheet.context import counting, other_vocabularies
 from baatcheet.context.calibration import PROMPT_TOKENS, Calibration, Sums, divided, features
-from baatcheet.context.images import picture_tokens
+from baatcheet.context.images import picture_tokens, unsent_tokens
 from baatcheet.conversations.wire import stored_form
 from baatcheet.platform.logging import get_logger
 from baatcheet.providers.families import GPT_4O_IMAGES, ImageCost, family_of
@@ -66,6 +66,7 @@ class Vocabulary:
     images: ImageCost = GPT_4O_IMAGES
     exact: bool = True
     margin: float = 0.0
+    sees: bool = False
 
     def count(self, text: str) -> int:
         return self.counted(text)
@@ -76,11 +77,12 @@ class Vocabulary:
         tokens += self.overhead - counting.MESSAGE_OVERHEAD
         if parts and self.images != GPT_4O_IMAGES:
             tokens += picture_tokens(parts, self.images) - picture_tokens(parts, GPT_4O_IMAGES)
-        return tokens
+        return tokens - unsent_tokens(parts, self.images, self.counted, sees=self.sees)
 
     def message(self, content: str, parts: Parts) -> int:
         text = counting.counted_text(content, parts)
-        return self.counted(text) + self.overhead + picture_tokens(parts, self.images)
+        unsent = unsent_tokens(parts, self.images, self.counted, sees=self.sees)
+        return self.counted(text) + self.overhead + picture_tokens(parts, self.images) - unsent
 
     def json(self, value: Any) -> int:
         return self.counted(counting.as_json(value))
@@ -93,6 +95,7 @@ class Estimate:
     calibration: Calibration
     images: ImageCost = GPT_4O_IMAGES
     exact: bool = False
+    sees: bool = False
 
     @property
     def name(self) -> str:
@@ -120,14 +123,19 @@ class Estimate:
     def stored(self, content: str, parts: Parts, tokens: int) -> int:
         text = counting.counted_text(content, parts)
         of_text = tokens - counting.MESSAGE_OVERHEAD - picture_tokens(parts, GPT_4O_IMAGES)
-        return self._text(text, max(0, of_text)) + self.overhead + picture_tokens(parts, self.images)
+        return self._text(text, max(0, of_text)) + self.overhead + self._pictures(parts)
 
     def message(self, content: str, parts: Parts) -> int:
         text = counting.counted_text(content, parts)
-        return self.count(text) + self.overhead + picture_tokens(parts, self.images)
+        return self.count(text) + self.overhead + self._pictures(parts)
 
     def json(self, value: Any) -> int:
         return self.count(counting.as_json(value))
+
+    def _pictures(self, parts: Parts) -> int:
+        """What is to be added for pictures that are sent, and taken off for texts that are not."""
+        unsent = unsent_tokens(parts, self.images, self.count, sees=self.sees)
+        return picture_tokens(parts, self.images) - unsent
 
     def _text(self, text: str, tokens: int) -> int:
         return self.calibration.estimate(divided(text, tokens))
@@ -153,18 +161,19 @@ class Tokenizers:
         images = family.images if family else GPT_4O_IMAGES
         ours = card.encoding in {"o200k_base", "cl100k_base"}
         if not card.exact_encoding or not (ours or other_vocabularies.INSTALLED):
-            return Estimate(self.calibrations.get(card.id) or Calibration(), images)
-        key = (card.encoding, family)
+            return Estimate(self.calibrations.get(card.id) or Calibration(), images, sees=card.vision)
+        key = (card.encoding, family, card.vision)
         found = self._vocabularies.get(key)
         if found is None:
             counted = partial(counting.count, name=card.encoding)
             found = (
-                Vocabulary(card.encoding, counted, family.overhead, family.priming, images)
+                Vocabulary(
+                    card.encoding, counted, family.overhead, family.priming, images, sees=card.vision
+                )
                 if family
-                else Vocabulary(card.encoding, counted)
+                else Vocabulary(card.encoding, counted, sees=card.vision)
             )
-            alike = (found.name, found.overhead, found.priming, found.images)
-            if alike == (self.stored.name, self.stored.overhead, self.stored.priming, self.stored.images):
+            if replace(found, counted=self.stored.counted) == self.stored:
                 found = self.stored
             self._vocabularies[key] = found
         return found

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from baatcheet.context.images import attachment_of
+from baatcheet.context.images import attachment_of, text_of_attachment
 from baatcheet.conversations.models import Conversation
 from baatcheet.conversations.wire import text_of
 from baatcheet.exports import document, repository
@@ -44,7 +44,6 @@ LIMIT: Final = 60.0  # seconds that one page, or an outline, may take
 MOST_PICTURE: Final = 20_000_000  # bytes of one that a message carries in itself
 
 VIEWS: Final = "attachment-views/"  # where pictures are, as models are shown them
-_TEXT_OF: Final = "attachment_id"  # of a text part: the attachment that it was read in
 _DATA = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,", re.ASCII)
 
 OnRead = Callable[[int, int], Awaitable[None]]
@@ -243,7 +242,7 @@ async def said(row: Row, pictures: "Pictures") -> Said:
     parts: dict[str, Any] = msgspec.json.decode(row.parts) if row.parts is not None else {}
     listed = parts.get("content")
     content: list[Any] = listed if isinstance(listed, list) else []
-    own = [part for part in content if not (isinstance(part, dict) and _TEXT_OF in part)]
+    own = [part for part in content if text_of_attachment(part) is None]
     return Said(
         id=str(row.id),
         role=cast("Role", row.role),  # the database checks it

@@ -94,7 +94,12 @@ def test_typst_is_shown_and_not_run(publisher: Publisher) -> None:
     book = publisher.publish(TYPST)
 
     said = squeezed(book.said)
-    for line in ('#import"@preview/cetz:0.2.0"', '#read("/etc/passwd")', "#{panic()}<label>@reference", "#raw"):
+    for line in (
+        '#import"@preview/cetz:0.2.0"',
+        '#read("/etc/passwd")',
+        "#{panic()}<label>@reference",
+        "#raw",
+    ):
         assert line in said
     assert "root:" not in book.text
 
@@ -106,7 +111,9 @@ def test_the_typesetter_reads_nothing_outside_its_folder(tmp_path: Path, shelf: 
     folder.mkdir()
     with Typesetter(folder, shelf, WRITTEN, 1) as typesetter:
         for path in ("/etc/passwd", "../secret.txt", str(outside), "@preview/cetz:0.2.0"):
-            (folder / "spy.typ").write_text(f'#read("{path}")' if "@" not in path else f'#import "{path}"', "utf-8")
+            (folder / "spy.typ").write_text(
+                f'#read("{path}")' if "@" not in path else f'#import "{path}"', "utf-8"
+            )
             data = folder / "data.json"
             data.write_bytes(b"{}")
             with pytest.raises(NotSet):
@@ -164,7 +171,9 @@ def test_when_nothing_can_be_set_nothing_is_left() -> None:
 # Letters of Latin, Greek and Cyrillic, and digits, that are the same in both cases or small.
 LETTERS = [one for one in map(chr, range(0x30, 0x530)) if one.isalnum() and one.casefold() == one]
 WORDS = st.text(st.sampled_from(LETTERS), min_size=1, max_size=12)
-URDU_WORDS = st.text(st.sampled_from("ابپتٹثجچحخدڈذرڑزژسشصضطظعغفقکگلمنںوہھءیے"), min_size=1, max_size=10).filter(
+URDU_WORDS = st.text(
+    st.sampled_from("ابپتٹثجچحخدڈذرڑزژسشصضطظعغفقکگلمنںوہھءیے"), min_size=1, max_size=10
+).filter(
     # The name of God is one glyph, in which poppler and pdfium each find the letters in an order of their own.
     lambda word: "لل" not in word
 )

@@ -1,6 +1,6 @@
 """Every script as its readers write it: letters joined, lines from right to left, conjuncts, several in one line."""
 
-# ruff: noqa: RUF001, RUF003 - several scripts, each meant
+# ruff: noqa: RUF001 - several scripts, each meant
 
 import itertools
 import unicodedata
@@ -35,8 +35,13 @@ def _ink(book: Book, page: int = 2) -> Image.Image:
     picture = book.picture(page, scale)
     top = picture.height - scale * (max(one.top for one in letters) + 5)
     bottom = picture.height - scale * (min(one.bottom for one in letters) - 5)
-    left, right = (min(one.left for one in letters) - 4) * scale, (max(one.right for one in letters) + 4) * scale
-    cut = picture.crop((int(left), int(top), int(right), int(bottom))).point(lambda value: 255 if value < 150 else 0)
+    left, right = (
+        (min(one.left for one in letters) - 4) * scale,
+        (max(one.right for one in letters) + 4) * scale,
+    )
+    cut = picture.crop((int(left), int(top), int(right), int(bottom))).point(
+        lambda value: 255 if value < 150 else 0
+    )
     box = cut.getbbox()
     assert box is not None
     return cut.crop(box)
@@ -96,7 +101,9 @@ def test_hindi_conjuncts_are_formed(bare_publisher: Publisher) -> None:
     apart = bare_publisher.publish("क्\u200cषत्\u200cरिय")
 
     def reach(shown: Book) -> float:
-        letters = [one for one in shown.letters(2) if "\u0900" <= one.text <= "\u097f" and one.right > one.left]
+        letters = [
+            one for one in shown.letters(2) if "\u0900" <= one.text <= "\u097f" and one.right > one.left
+        ]
         return max(one.right for one in letters) - min(one.left for one in letters)
 
     assert "क्षत्रिय" in book.said
@@ -119,7 +126,9 @@ def test_hindi_conjuncts_are_formed(bare_publisher: Publisher) -> None:
         ("中文 اردو", False),
     ],
 )
-def test_a_paragraph_has_the_direction_of_its_first_strong_letter(publisher: Publisher, text: str, right: bool) -> None:
+def test_a_paragraph_has_the_direction_of_its_first_strong_letter(
+    publisher: Publisher, text: str, right: bool
+) -> None:
     book = publisher.publish("x", text)
 
     line = [one for one in book.letters(2) if one.text.strip() and one.right > one.left]
@@ -170,7 +179,9 @@ def test_the_bar_of_an_urdu_quote_stands_at_the_right(publisher: Publisher) -> N
         letters = _line(book, word)
         picture = book.picture(2, 2.0)
         y = int(picture.height - 2 * (letters[0].bottom + letters[0].top) / 2)
-        words = range(int(2 * min(one.left for one in letters)) - 4, int(2 * max(one.right for one in letters)) + 4)
+        words = range(
+            int(2 * min(one.left for one in letters)) - 4, int(2 * max(one.right for one in letters)) + 4
+        )
         return [x // 2 for x in range(picture.width) if x not in words and picture.getpixel((x, y)) != 255]
 
     assert set(bar(publisher.publish("x", "> quoted"), "quoted")) <= {55, 56, 57, 58}
@@ -185,7 +196,9 @@ def test_code_in_urdu_reads_from_left_to_right(publisher: Publisher) -> None:
     height = _line(book, "install")[0].bottom
     code = [one for one in book.letters(2) if one.text in "install--user(x)" and abs(one.bottom - height) < 3]
     in_order = "".join(one.text for one in sorted(code, key=lambda one: one.left))
-    assert in_order.replace("(", ")") == "install--user)x)"  # pdfium turns one bracket with the line around it
+    assert (
+        in_order.replace("(", ")") == "install--user)x)"
+    )  # pdfium turns one bracket with the line around it
 
 
 def test_an_address_in_urdu_reads_from_left_to_right(publisher: Publisher) -> None:
@@ -199,7 +212,21 @@ def test_an_address_in_urdu_reads_from_left_to_right(publisher: Publisher) -> No
 
 
 def test_many_scripts_stand_in_one_line(publisher: Publisher) -> None:
-    words = ["English", "اردو", "हिन्दी", "日本語", "한국어", "中文", "русский", "ελληνικά", "ไทย", "বাংলা", "தமிழ்", "😀", "👩‍👩‍👧"]
+    words = [
+        "English",
+        "اردو",
+        "हिन्दी",
+        "日本語",
+        "한국어",
+        "中文",
+        "русский",
+        "ελληνικά",
+        "ไทย",
+        "বাংলা",
+        "தமிழ்",
+        "😀",
+        "👩‍👩‍👧",
+    ]
 
     book = publisher.publish(" ".join(words))
 
@@ -222,14 +249,19 @@ def test_a_machine_without_fonts_has_what_most_need(bare_publisher: Publisher) -
 def test_what_no_font_has_is_told(bare_publisher: Publisher, publisher: Publisher) -> None:
     book = bare_publisher.publish("Here is 中文 and more")
 
-    assert any("Chinese, Japanese and Korean" in note and "fonts-noto-cjk" in note for note in book.rendered.notes)
+    assert any(
+        "Chinese, Japanese and Korean" in note and "fonts-noto-cjk" in note for note in book.rendered.notes
+    )
     assert "fonts-noto-cjk" in book.page(1)
     assert "Here is" in book.said
     assert not publisher.publish("Here is plain English").rendered.notes
 
 
 def test_characters_that_no_font_has_are_told_by_number(publisher: Publisher) -> None:
-    assert any("1 character (U+3FFF0), shown as empty" in note for note in publisher.publish("a \U0003fff0 b").rendered.notes)
+    assert any(
+        "1 character (U+3FFF0), shown as empty" in note
+        for note in publisher.publish("a \U0003fff0 b").rendered.notes
+    )
 
 
 def test_nastaliq_is_told_of_where_there_is_none(bare_publisher: Publisher) -> None:
@@ -244,7 +276,9 @@ def test_nastaliq_slopes_down_to_the_left(publisher: Publisher) -> None:
     if any("Nastaliq" in note for note in nastaliq.rendered.notes):
         pytest.skip("there is no Nastaliq font here")
 
-    assert "NastaliqUrdu" in nastaliq.path.read_bytes().decode("latin-1") or _heights(nastaliq) > _heights(naskh)
+    assert "NastaliqUrdu" in nastaliq.path.read_bytes().decode("latin-1") or _heights(nastaliq) > _heights(
+        naskh
+    )
 
 
 def _heights(book: Book) -> float:

@@ -122,7 +122,11 @@ def _unbroken(piece: str) -> list[str]:
 
 
 def test_ordinary_text_is_one_piece() -> None:
-    for ordinary in ("Several ordinary words, and donaudampfschifffahrt.", "漢字とひらがな、カタカナ。" * 9, "یہ ایک عام جملہ ہے۔"):
+    for ordinary in (
+        "Several ordinary words, and donaudampfschifffahrt.",
+        "漢字とひらがな、カタカナ。" * 9,
+        "یہ ایک عام جملہ ہے۔",
+    ):
         assert text.pieces(ordinary) == [ordinary]
 
 

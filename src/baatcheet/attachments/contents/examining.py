@@ -16,7 +16,7 @@ from baatcheet.jobs.isolation_frames import Refused, Report
 from baatcheet.kit.text import storable
 
 VIEW_SIDE: Final = 2048  # pixels: models make larger pictures smaller themselves
-VIEW_BYTES: Final = 3_000_000
+VIEW_BYTES: Final = 1_500_000
 VIEW: Final = "view.jpg"
 PAGES: Final = "pages"
 

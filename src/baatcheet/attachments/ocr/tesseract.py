@@ -37,6 +37,7 @@ FEW: Final = 12  # letters that are too few to decide by
 SAMPLE_LINES: Final = 8
 DOUBTED_LINES: Final = 40  # lines of a page that are read in other languages too
 DPI: Final = 300
+MOST_WORDS: Final = 3_000  # of a page, whose places are told one by one
 STEADY: Final = 0.2  # degrees that lines may rise without harm
 
 _Place = tuple[int, int, int, int]
@@ -61,7 +62,8 @@ def read(asked: TesseractPage, report: Report) -> PageText:
     size = (picture.width, picture.height)
     if found is None:
         return PageText("", NAME, *size)
-    lines = tuple(one.on_page(found.view, size) for one in found.lines)
+    with_words = sum(len(line.words) for line in found.lines) <= MOST_WORDS
+    lines = tuple(one.on_page(found.view, size, with_words=with_words) for one in found.lines)
     return PageText(
         text=found.text,
         engine=NAME,
@@ -102,8 +104,11 @@ class _Seen:
     def confidence(self) -> float:
         return sum(len(text) * sure for text, _, sure in self.words) / max(1, self.letters)
 
-    def on_page(self, view: View, size: tuple[int, int]) -> Line:
-        words = tuple(Word(text, view.on_page(box, size), round(sure, 4)) for text, box, sure in self.words)
+    def on_page(self, view: View, size: tuple[int, int], *, with_words: bool) -> Line:
+        words = tuple(
+            Word(text, view.on_page(box, size), round(sure, 4))
+            for text, box, sure in (self.words if with_words else ())
+        )
         return Line(self.text, view.on_page(self.box, size), round(self.confidence, 4), words)
 
 
