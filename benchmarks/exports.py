@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,8 @@ from baatcheet.exports.document import Document, Format, Rendering, Said, Talk, 
 from benchmarks.report import Report, options, progress
 from benchmarks.texts import sentences
 
-SIZES = (500, 1_000, 2_500, 5_000, 10_000)
+SIZES = (500, 1_000, 2_500, 5_000, 10_000, 50_000)
 QUICK = (500, 1_000, 2_500)
-MOST = 50_000
 STANDARD = 5_000
 SECONDS = 20.0
 MEGABYTES = 800.0
@@ -122,12 +122,11 @@ def render_here(source: str, target: str, format_: Format) -> None:
     )
 
 
-def run(report: Report, *, quick: bool) -> None:
-    sizes = QUICK if quick else SIZES
+def run(report: Report, sizes: Sequence[int]) -> None:
     taken: dict[int, Taken] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for messages in sizes if quick else (*sizes, MOST):
+        for messages in sizes:
             progress(f"PDF of {messages:,} messages")
             source = folder / f"{messages}.jsonl"
             characters = write_document(source, messages)
@@ -164,7 +163,7 @@ def main() -> None:
         return
     chosen = options("exports", __doc__ or "")
     report = Report("exports")
-    run(report, quick=chosen.quick)
+    run(report, QUICK if chosen.quick else SIZES)
     report.show(chosen)
 
 

@@ -37,11 +37,13 @@ _UNTOLD = "SELECT count(*) FROM outbox"
 _HELD = "SELECT count(*) FROM jobs WHERE status = 'running' AND worker_id = :worker"
 # Every job that was accepted, with what is there of it.
 _ACCOUNT = """
-SELECT j.id, j.kind, j.status, j.attempts,
-       (SELECT count(*) FROM effects e WHERE e.job_id = j.id) AS effects,
-       (SELECT count(*) FROM told t WHERE t.job_id = j.id) AS told,
-       (SELECT count(*) FROM jobs c WHERE c.subject_id = j.id) AS children
-FROM jobs j WHERE j.queue = 'chores'
+SELECT j.id, j.kind, j.status, j.attempts, coalesce(e.n, 0) AS effects, coalesce(t.n, 0) AS told,
+       coalesce(c.n, 0) AS children
+FROM jobs j
+LEFT JOIN (SELECT job_id, count(*) AS n FROM effects GROUP BY job_id) e ON e.job_id = j.id
+LEFT JOIN (SELECT job_id, count(*) AS n FROM told GROUP BY job_id) t ON t.job_id = j.id
+LEFT JOIN (SELECT subject_id, count(*) AS n FROM jobs GROUP BY subject_id) c ON c.subject_id = j.id
+WHERE j.queue = 'chores'
 """
 
 
@@ -135,7 +137,7 @@ class Trial:
                 await asyncio.sleep(chance.uniform(0, 2 * pause))
                 process = self._processes[number % len(self._processes)]
                 await self._kill(process)
-                await process.start()
+                await process.start()  # somebody must live long enough to notice
                 if tell is not None:
                     tell(number + 1)
             enough.set()

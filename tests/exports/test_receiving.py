@@ -1,5 +1,6 @@
 """Looking at an upload before the answer: quick whatever is in it, and beside the event loop."""
 
+import contextlib
 import re
 import threading
 import time
@@ -23,7 +24,20 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 pieces = st.sampled_from(
-    [b"\\", b"\\\\", b"\\u", b"u", b"\\ud83c", b"\\uDF0d", b"\\ud83c\\udf0d", b"d83c", b"\\n", b"\\ud8", b'"', b"\n"]
+    [
+        b"\\",
+        b"\\\\",
+        b"\\u",
+        b"u",
+        b"\\ud83c",
+        b"\\uDF0d",
+        b"\\ud83c\\udf0d",
+        b"d83c",
+        b"\\n",
+        b"\\ud8",
+        b'"',
+        b"\n",
+    ]
 )
 
 
@@ -56,10 +70,8 @@ def test_an_unpaired_escape_is_found_as_by_stepping_from_one_to_the_next(text: b
 def test_no_content_takes_long_to_look_at(filled: Callable[[int], bytes]) -> None:
     content = filled(SIZE)
     began = time.thread_time()
-    try:
+    with contextlib.suppress(Refused):
         recognise(content)
-    except Refused:
-        pass
     assert time.thread_time() - began < 0.25
 
 

@@ -113,15 +113,16 @@ async def create_audio(request: Request, who: Writer, recordings: Service, once:
 
         async def make(session: AsyncSession) -> Made[AudioAccepted]:
             nonlocal made
-            made = True
             row, job = await recordings.create(session, who, audio_id, new)
+            made = True
             answer = AudioAccepted(audio=AudioOut.of(row), job=JobOut.of(job))
             return Made(answer, f"{PATH}/{row.id}")
 
-        answer = await once.run(who, same, AudioAccepted, make, status=202)
-        if not made:  # it was sent before, and its file is there already
-            await recordings.drop(who, audio_id)
-        return answer
+        try:
+            return await once.run(who, same, AudioAccepted, make, status=202)
+        finally:
+            if not made:  # it was sent before and its file is there already, or nothing came of it
+                await recordings.drop(who, audio_id)
 
 
 def _wanted(fields: dict[str, str]) -> TranscriptionWish:

@@ -61,6 +61,7 @@ async def _bury(dead: DeadJob[Transcribing], session: AsyncSession, _parts: Audi
     "audio.transcribe",
     queue="audio",
     seconds=TRANSCRIBING_SECONDS,
+    lane_limit=1,
     link="/api/v1/audio/{subject}",
     on_dead=_bury,
 )

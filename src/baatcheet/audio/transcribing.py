@@ -42,10 +42,14 @@ async def _unfollowed(number: int, count: int) -> None:
 
 @dataclass(frozen=True)
 class Limit:
-    """How many seconds a recording may have, and what the owner of a longer one is told."""
+    """How many seconds a recording may have, and what the owner of a longer one is told.
+
+    `decoding`: the seconds that decoding may take.
+    """
 
     seconds: float
     words: str
+    decoding: float = DECODING_SECONDS
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Transcriber:
         limit = limit or self._limit
         order = Decoding(str(path), str(folder), self._settings.piece_seconds, limit.seconds, limit.words)
         return await self._sandbox.run(
-            decode, order, seconds=DECODING_SECONDS, memory=DECODING_MEMORY, on_progress=on_progress
+            decode, order, seconds=limit.decoding, memory=DECODING_MEMORY, on_progress=on_progress
         )
 
     async def hear(

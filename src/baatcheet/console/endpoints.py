@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.responses import Response
 
 from baatcheet.auth.guard import is_loopback
-from baatcheet.auth.rate_limits import FailureLimit
+from baatcheet.auth.rate_limits import FailureLimit, RateLimits
 from baatcheet.console.frame import COOKIE, Form, PageRoute, RoomRoute
 from baatcheet.console.jobs import endpoints as job_endpoints
 from baatcheet.console.jobs.results import Openers
@@ -69,8 +69,9 @@ async def show_sign_in(
 
 @public.post("/sign-in")
 async def sign_in(request: Request, form: Form, sessions: Open) -> Response:
+    limits: RateLimits = request.app.state.rate_limits
     try:
-        name, who = await sessions.begin(form.get("token", ""))
+        name, who = await sessions.begin(form.get("token", ""), limits)
     except Unauthenticated as refusal:
         await _count_guess(request)
         words = refusal.detail if form.get("token") else "Enter a token."

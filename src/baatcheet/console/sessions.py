@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from baatcheet.auth.principal import Principal
+from baatcheet.auth.rate_limits import RateLimits
 from baatcheet.auth.service import Authenticator
 from baatcheet.platform.database import Database
 from baatcheet.platform.errors import Unauthenticated
@@ -22,12 +23,18 @@ KNOWN_FOR = 4.0  # seconds that a session is believed: one that was ended is ref
 MOST_KNOWN = 10_000
 TOUCH_EVERY = 60.0  # seconds between two notes of one session's use
 LIFETIME = timedelta(days=30)
+MOST_OF_A_TOKEN = 50  # sessions; the oldest go
 LONGEST_NAME = 64  # characters
 
 _OVER = "You are signed out."
 
 _BEGIN = """
 INSERT INTO console_sessions (hash, token_id) VALUES ($1, $2)
+"""
+_TRIM = """
+DELETE FROM console_sessions WHERE hash IN (
+    SELECT hash FROM console_sessions WHERE token_id = $1 ORDER BY created_at DESC, hash OFFSET $2
+)
 """
 _LIVE = "s.hash = $1 AND s.used_at > now() - $2::interval AND s.created_at > now() - $3::interval"
 _FIND = f"""
@@ -72,13 +79,18 @@ class Sessions:
         self._idle = idle
         self._known: dict[bytes, _Known] = {}
 
-    async def begin(self, token: str) -> tuple[str, Principal]:
-        """A session for the holder of an API token: its name, for the cookie. Raises Unauthenticated."""
+    async def begin(self, token: str, limits: RateLimits) -> tuple[str, Principal]:
+        """A session for the holder of an API token: its name, for the cookie. It counts as a request of the token.
+
+        Raises Unauthenticated and RateLimited.
+        """
         who = await self._authenticator.authenticate(f"Bearer {token}")
+        await limits.check(who.token_id)
         name = secrets.token_urlsafe(32)
         async with self._db.hot() as connection:
             await connection.execute(_FORGET, self._idle)
             await connection.execute(_BEGIN, _hash(name), who.token_id)
+            await connection.execute(_TRIM, who.token_id, MOST_OF_A_TOKEN)
         return name, who
 
     async def visitor(self, name: str | None, *, active: bool) -> Visitor:

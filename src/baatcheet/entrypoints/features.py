@@ -92,7 +92,7 @@ def install_services(app: FastAPI, shared: Shared) -> None:
     state.attachments = Attachments(db, shared.blobs, jobs, settings.attachments, settings.embedded.data_dir)
     transcriber = shared.transcriber
     state.recordings = Recordings(db, shared.blobs, transcriber, jobs, settings.audio)
-    state.direct_transcriber = DirectTranscriber(transcriber, settings.audio)
+    state.direct_transcriber = DirectTranscriber(transcriber, settings.audio, processes=SANDBOXES)
     state.exports = Exports(db, shared.blobs, SignedLinks(db), jobs, settings.exports)
     state.imports = Imports(db, shared.blobs, settings.exports)
     state.webhooks = webhooks = Webhooks(db, settings.webhooks)

@@ -120,20 +120,24 @@ class AudioApi:
 
     async def transcriptions(self, scope: Scope, receive: Receive, send: Send) -> None:
         who_headers = headers_of(scope)
-        _, headers = await self._gate.admit(scope, who_headers, "chat")
-        async with self._blobs.scratch() as folder:
-            try:
-                received = await receive_upload(
-                    Request(scope, receive), folder, self._direct.settings.max_bytes, kind_of=media_type_of
-                )
-                asked = _asked(received)
-                fields, wish = asked.fields, asked.wish()
-                self._direct.check(fields.model, wish)
-                async with listening(receive) as watch:
-                    work = self._direct.transcribe(received.path, folder, fields.model, wish)
-                    transcribed = await unless_gone(watch, work)
-            except (Invalid, NotARecording) as wrong:
-                raise _refusal(wrong) from None
+        who, headers = await self._gate.admit(scope, who_headers, "chat")
+        with self._direct.places.taken(who.user_id):  # before a byte of the body is read
+            async with self._blobs.scratch() as folder:
+                try:
+                    received = await receive_upload(
+                        Request(scope, receive),
+                        folder,
+                        self._direct.settings.max_bytes,
+                        kind_of=media_type_of,
+                    )
+                    asked = _asked(received)
+                    fields, wish = asked.fields, asked.wish()
+                    self._direct.check(fields.model, wish)
+                    async with listening(receive) as watch:
+                        work = self._direct.transcribe(received.path, folder, fields.model, wish)
+                        transcribed = await unless_gone(watch, work)
+                except (Invalid, NotARecording) as wrong:
+                    raise _refusal(wrong) from None
         body = rendered(transcribed, asked)
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         raw += [

@@ -121,14 +121,20 @@ class OpenAiApi:
         request = self._request(value, wanted, headers, body)
         if wanted.n not in {None, 1} and not request.attached:
             raise BadRequest("A conversation gets one reply at a time: n must be 1.", param="n")
-        request = replace(request, messages=await self._attaching.messages(who, request.messages))
+        feed = None
+        if self._attaching.needed(request.messages):
+            feed = await self._chat.joined(who, request)
+            if feed is None:
+                async with listening(receive) as watch:
+                    messages = await unless_gone(watch, self._attaching.messages(who, request.messages))
+                request = replace(request, messages=messages)
         if request.attached and not wanted.stream:
             async with listening(receive) as watch:
                 whole = await unless_gone(watch, self._chat.complete(who, request))
             await send_json(send, 200, whole.raw, answer_headers)
             return
         try:
-            feed = await self._chat.start(who, request)
+            feed = feed or await self._chat.start(who, request)
         except ConversationNotFound:
             raise ConversationNotFound(request.conversation_id, param="conversation") from None
         if not request.attached:

@@ -78,27 +78,31 @@ class Book:
             found.append((one.level, one.get_title(), index + 1))
         return found
 
-    def links(self, number: int) -> list[Any]:
-        """Where the links of a page lead: the number of a page, or an address."""
-        page = self._file[number - 1]
-        found: list[Any] = []
-        raw = pypdfium2.raw
-        position = ctypes.c_int(0)
-        link = raw.FPDF_LINK()
-        while raw.FPDFLink_Enumerate(page.raw, position, link):
-            place = raw.FPDFLink_GetDest(self._file.raw, link)
-            if place:
-                found.append(raw.FPDFDest_GetDestPageIndex(self._file.raw, place) + 1)
-                continue
-            action = raw.FPDFLink_GetAction(link)
-            size = raw.FPDFAction_GetURIPath(self._file.raw, action, None, 0)
-            buffer = ctypes.create_string_buffer(size)
-            raw.FPDFAction_GetURIPath(self._file.raw, action, buffer, size)
-            found.append(buffer.value.decode())
-        return found
+    def links(self, number: int) -> list[int | str]:
+        """Where the links of a page lead."""
+        return links(self._file, number)
 
     def about(self) -> dict[str, str]:
         return dict(self._file.get_metadata_dict())
+
+
+def links(file: pypdfium2.PdfDocument, number: int) -> list[int | str]:
+    """Where the links of a page lead: the number of a page, or an address."""
+    page = file[number - 1]
+    found: list[int | str] = []
+    position = ctypes.c_int(0)
+    link = pypdfium2.raw.FPDF_LINK()
+    while pypdfium2.raw.FPDFLink_Enumerate(page.raw, position, link):
+        place = pypdfium2.raw.FPDFLink_GetDest(file.raw, link)
+        if place:
+            found.append(pypdfium2.raw.FPDFDest_GetDestPageIndex(file.raw, place) + 1)
+            continue
+        action = pypdfium2.raw.FPDFLink_GetAction(link)
+        size = pypdfium2.raw.FPDFAction_GetURIPath(file.raw, action, None, 0)
+        buffer = ctypes.create_string_buffer(size)
+        pypdfium2.raw.FPDFAction_GetURIPath(file.raw, action, buffer, size)
+        found.append(buffer.value.decode())
+    return found
 
 
 class Publisher:

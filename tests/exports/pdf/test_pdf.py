@@ -98,6 +98,7 @@ def test_the_contents_list_the_questions_and_lead_to_them(publisher: Publisher) 
     links = book.links(1)
     assert len(links) == len(questions)
     for question, page in zip(questions, links, strict=True):
+        assert isinstance(page, int)
         assert question in book.page(page)
         assert re.search(rf"{re.escape(question)}[ .\n]*{page}\b", contents)
 
@@ -427,8 +428,8 @@ def test_what_is_too_long_is_refused_in_plain_words(
     monkeypatch.setattr(making, "MOST_TEXT", 1_000)
     with source.open("wb") as file:
         talk = Talk("1", "x", WRITTEN)
-        for one in (Document("Long", EXPORTED), talk, *messages(["word " * 150] * 2)):
-            file.write(line(one))
+        file.writelines([line(Document("Long", EXPORTED)), line(talk)])
+        file.writelines(line(one) for one in messages(["word " * 150] * 2))
     with pytest.raises(Refused, match="Markdown, text or JSON"):
         make_pdf(order, lambda percent, phrase: None, shelf)
     assert sorted(tmp_path.iterdir()) == [source]

@@ -112,10 +112,10 @@ def test_no_piece_is_too_wide(given: str) -> None:
 
 
 def _unbroken(piece: str) -> list[str]:
-    """The stretches of `piece` in which a line can't end, if it can between any two Han letters or kana."""
+    """The stretches of `piece` in which a line can't end, if it can between Han letters, kana and pictures."""
     found, start = [], 0
     for at in range(1, len(piece)):
-        if piece[at - 1] in "漢字かー" and piece[at] in "漢字か":
+        if piece[at - 1] in "漢字かー👩" and piece[at] in "漢字か👩":
             found.append(piece[start:at])
             start = at
     return [*found, piece[start:]]

@@ -141,10 +141,11 @@ async def import_conversations(
         return Made(answer, f"/api/v1/imports/{import_id}")
 
     order = ImportOrder(sha256=uploaded.sha256, duplicates=duplicates, project_id=project_id)
-    answer = await once.run(who, order, ImportMade, make, status=202)
-    if not made:  # it was asked for before
-        await imports.drop(who, import_id)
-    return answer
+    try:
+        return await once.run(who, order, ImportMade, make, status=202)
+    finally:
+        if not made:  # it was asked for before, or nothing came of it
+            await imports.drop(who, import_id)
 
 
 @router.get("/imports", summary="List imports", responses=problems(400, 422))

@@ -57,6 +57,7 @@ async def _bury(dead: DeadJob[Importing], session: AsyncSession, _parts: ImportP
     "import.conversations",
     queue="import",
     seconds=4 * 3600,
+    lane_limit=1,
     link="/api/v1/imports/{subject}",
     on_dead=_bury,
 )

@@ -20,7 +20,12 @@ MOST_SYSTEM_PROMPT: Final = 1024 * 1024  # bytes
 DEEPEST: Final = 64  # levels of what a message has beside its text
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<where>.*)`)?$", re.DOTALL)
-_SURROGATE = re.compile(rb"\\+u[dD][89a-fA-F]")
+# A surrogate escape without its other half, after all that is none: every byte is looked at once, whatever they are.
+_UNPAIRED = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+"
+    rb"(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
 Shape = TypeVar("Shape")
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -80,8 +85,13 @@ def decoded(raw: Any, shape: type[Shape], where: str) -> Shape:
         what = found["what"][:1].lower() + found["what"][1:]
         raise Wrong(f"{where}{found['where'] or ''}: {what}") from None
     except msgspec.DecodeError as error:
-        hint = "; an unpaired surrogate escape is not valid" if _SURROGATE.search(raw) else ""
+        hint = "; an unpaired surrogate escape is not valid" if has_unpaired(raw) else ""
         raise Wrong(f"{where}: is not valid JSON: {error}{hint}") from None
+
+
+def has_unpaired(raw: Any) -> bool:
+    """Whether there is a surrogate escape in the JSON in `raw` without its other half."""
+    return _UNPAIRED.match(raw) is not None
 
 
 def check_version(version: object) -> None:

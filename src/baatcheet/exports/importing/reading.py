@@ -253,7 +253,7 @@ def _decoded(text: memoryview, shape: Any, *, where: str, mended: bool) -> Any:
     try:
         return own_format.decoded(text, shape, where)
     except Wrong:
-        if not mended and FORMAT.encode() not in bytes(text[:4096]) and _has_unpaired(text):
+        if not mended and FORMAT.encode() not in bytes(text[:4096]) and own_format.has_unpaired(text):
             raise _Unpaired from None
         raise
 
@@ -296,10 +296,6 @@ def _mapped(path: Path) -> memoryview:
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return memoryview(mapped)[len(BOM) if mapped[: len(BOM)] == BOM else 0 :]
-
-
-def _has_unpaired(text: memoryview) -> bool:
-    return any(found.group(1) for found in _ESCAPE.finditer(text))
 
 
 def _mend(text: memoryview, target: IO[bytes]) -> None:

@@ -14,7 +14,9 @@ from baatcheet.platform.errors import BadRequest, Invalid, TooLarge, Unsupported
 from baatcheet.platform.threads import in_thread
 from baatcheet.platform.uploads import receive_upload
 
-SMALL: Final = 256 * 1024  # bytes of JSON that are looked at before the answer: a millisecond at most
+SMALL: Final = (
+    256 * 1024
+)  # bytes of JSON that are looked at before the answer: a few milliseconds at most, in a thread
 START: Final = 8192
 BATCH: Final = 256 * 1024
 NAMELESS: Final = "conversations.json"
@@ -51,7 +53,7 @@ async def receive(request: Request, folder: Path, limit: int) -> Uploaded:
             "(content-type: multipart/form-data)."
         )
     if uploaded.size <= SMALL:
-        _look_at(await in_thread(uploaded.path.read_bytes))
+        await in_thread(_look_at, uploaded.path)
     return uploaded
 
 
@@ -63,7 +65,8 @@ def _kind(start: bytes) -> str:
     return kind
 
 
-def _look_at(content: bytes) -> None:
+def _look_at(path: Path) -> None:
+    content = path.read_bytes()
     if looks_like(content[:START]) == "json":
         try:
             recognise(content)

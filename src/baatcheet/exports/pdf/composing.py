@@ -1,8 +1,9 @@
 """From messages to what the typesetter is given, in portions that it can hold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from baatcheet.exports.pdf.tree import (
     Bullets,
     Cell,
     Code,
+    Gap,
     Heading,
     Inset,
     Linked,
@@ -46,6 +48,7 @@ MESSAGES: Final = 400
 PICTURE: Final = 30_000  # bytes of a portion that a picture counts as
 TITLE: Final = 90  # characters of a line in the table of contents, and of a bookmark
 LONG_TITLE: Final = 300
+BEGINNING: Final = 3  # blocks in which the first words of a message are looked for
 LARGE_WORD: Final = 16  # units of a word in a title, from which on it may break
 _KINDS: Final = {
     "user": "user",
@@ -120,7 +123,7 @@ class Composer:
             about.append(wording.counted(talk.messages, "message"))
         if talk.model:
             about.append(short(talk.model, 60))
-        prompt = self._read(talk.system_prompt) if talk.system_prompt else []
+        prompt = list(self._read(talk.system_prompt))
         self._see(wording.title(talk), talk.model, talk.system_prompt)
         shown = "".join(_words(title.pieces))
         self._enter(Entry(1, shown, brief, "", talk.created_at))
@@ -136,23 +139,24 @@ class Composer:
         self._number += 1
         self.first = self.first if self.first is not None and self.first <= said.at else said.at
         self.latest = self.latest if self.latest is not None and self.latest >= said.at else said.at
-        blocks = [*self._content(said), *self._beside(said)]
+        blocks = chain(self._content(said), self._beside(said))
+        beginning = list(islice(blocks, BEGINNING))
         label = short_cell(wording.author(said), 40)
         about = self.clock.at(said.at)
         if said.model and said.role == "assistant":
             about = f"{short(said.model, 40)} · {about}"
         self._see(said.author, said.model, said.content)
-        opening = headline(" ".join(_first_words(blocks)), TITLE)
+        opening = headline(" ".join(_first_words(beginning)), TITLE)
         line = short_cell(opening or about)
         self._enter(Entry(2, f"{wording.author(said)}: {opening}", line, said.role, said.at))
         turn = Turn(_KINDS[said.role], label, about, f"#{self._number}", [])
-        yield from self._turns(turn, blocks, said)
+        yield from self._turns(turn, chain(beginning, blocks), said)
         self._size += 200 + PICTURE * self.pictures.waiting
         self._held += 1
         if self._size >= PORTION or self._held >= MESSAGES:
             yield self._portion()
 
-    def _turns(self, turn: Turn, blocks: Sequence[Block], said: Said) -> Iterator[Portion]:
+    def _turns(self, turn: Turn, blocks: Iterable[Block], said: Said) -> Iterator[Portion]:
         """Put a message into the portion; where it is too long for the rest of it, into as many as it takes."""
         waiting: list[msgspec.Raw] = []
         first = True
@@ -163,7 +167,8 @@ class Composer:
                 yield self._portion()
                 waiting, first = [], False
             waiting.append(msgspec.Raw(encoded))
-            self._size += len(encoded) + 20
+            # Each piece of it takes room of its own, however short it is.
+            self._size += len(encoded) + 15 * encoded.count(b"[")
             self._note_headings([block], said.role, said.at)
         self._put(replace(turn, blocks=waiting, first=first))
 
@@ -180,12 +185,12 @@ class Composer:
         self._start()
         return made
 
-    def _content(self, said: Said) -> list[Block]:
-        if said.role == "tool" and said.content.lstrip()[:1] in {"{", "["}:
-            return list(code.listings(said.content, "json"))
+    def _content(self, said: Said) -> Iterator[Block]:
+        if said.role == "tool" and said.content[:100].lstrip()[:1] in {"{", "["}:
+            return code.listings(said.content, "json")
         return self._read(said.content)
 
-    def _read(self, source: str) -> list[Block]:
+    def _read(self, source: str) -> Iterator[Block]:
         self._language = text.language(source[: markdown.LANGUAGE], self._language) or self._language
         return markdown.blocks(source, self.pictures.of_url, self._language)
 
@@ -295,16 +300,15 @@ def _first_words(blocks: Sequence[Block]) -> Iterator[str]:
             case Table():
                 yield " ".join("".join(_words(one.pieces)) for one in block.header)
             case Listing():
-                yield " ".join(_code_words(block))
+                yield " ".join("".join(_code_words(row)) for row in block.lines[:5])
             case _:
                 continue
         return
 
 
-def _code_words(listing: Listing) -> Iterator[str]:
-    for row in listing.lines[:5]:
-        for piece in row:
-            if isinstance(piece, str):
-                yield piece
-            elif isinstance(piece, Tinted):
-                yield piece.text
+def _code_words(row: Sequence[str | Tinted | Gap]) -> Iterator[str]:
+    for piece in row:
+        if isinstance(piece, str):
+            yield piece
+        elif isinstance(piece, Tinted):
+            yield piece.text

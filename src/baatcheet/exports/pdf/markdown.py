@@ -34,6 +34,7 @@ from baatcheet.exports.pdf.tree import (
 Picture = Callable[[str, str], Inset | None]
 """The picture of an address (`data:…`) and what it shows in words; None where it can't be shown."""
 
+SEGMENT: Final = 100_000  # characters that are parsed at once
 LANGUAGE: Final = 20_000  # characters of a text that its language is told by
 PARAGRAPH: Final = 8_000  # characters: a longer one is set as several
 ITEMS: Final = 100  # of one list, and rows of one table: longer ones are set as several
@@ -48,11 +49,15 @@ _TASK: Final = re.compile(r"\[([ xX])\][ \t]+")
 _INLINE_DATA: Final = re.compile(
     r"!\[([^\[\]\n]{0,500})\]\(\s*<?(data:image/[a-zA-Z.+-]{1,40};base64,[A-Za-z0-9+/=\s]{200,})>?\s*\)"
 )
+_FENCE: Final = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)")
 _KEPT: Final = "data:image/png;baatcheet,"
 
 
-def blocks(source: str, picture: Picture, language: str = "") -> list[Block]:
-    """`source`, whatever is in it, as blocks. `language`: that of what was said before, for what leaves it open."""
+def blocks(source: str, picture: Picture, language: str = "") -> Iterator[Block]:
+    """`source`, whatever is in it, as blocks. `language`: that of what was said before, for what leaves it open.
+
+    A long source is read in segments: the tokens of a hundred thousand short lines take a thousand times their room.
+    """
     kept: list[str] = []
 
     def put_aside(match: re.Match[str]) -> str:
@@ -62,7 +67,46 @@ def blocks(source: str, picture: Picture, language: str = "") -> list[Block]:
 
     if "data:image/" in source:
         source = _INLINE_DATA.sub(put_aside, source)
-    return _Reader(picture, kept, language).read(text.shown(source))
+    reader = _Reader(picture, kept, language)
+    shown = text.shown(source)
+    reader.prepare(shown)
+    for segment in segments(shown):
+        yield from reader.read(segment)
+
+
+def segments(source: str) -> Iterator[str]:
+    """`source` in segments of about `SEGMENT` characters, cut where a block ends.
+
+    Where none does, a line is cut off; a fence that is open there is closed, and opened again.
+    """
+    if len(source) <= SEGMENT:
+        yield source
+        return
+    lines: list[str] = []
+    size = 0
+    fence = opening = ""
+    for line in _short_lines(source):
+        lines.append(line)
+        size += len(line)
+        if match := _FENCE.match(line):
+            if not fence:
+                fence, opening = match.group(1), line
+            elif match.group(1).startswith(fence) and not match.group(2).strip():
+                fence = ""
+        if size >= 2 * SEGMENT or (size >= SEGMENT and not fence and not line.strip()):
+            yield "".join(lines) + (f"\n{fence}" if fence else "")
+            lines = [opening] if fence else []
+            size = 0
+    yield "".join(lines)
+
+
+def _short_lines(source: str) -> Iterator[str]:
+    at = 0
+    while at < len(source):
+        most = at + SEGMENT
+        end = source.find("\n", at, most) + 1 or source.rfind(" ", at + SEGMENT // 2, most) + 1 or min(len(source), most)
+        yield source[at:end]
+        at = end
 
 
 class _Reader:
@@ -87,11 +131,13 @@ class _Reader:
             "hr": lambda _token, _: [Rule()],
         }
 
-    def read(self, source: str) -> list[Block]:
-        # The direction of a paragraph that has no letters, and the language of one that leaves it open.
+    def prepare(self, source: str) -> None:
+        """Look for the direction of paragraphs that have no letters, and the language of those that leave it open."""
         self._base = text.direction([source])
         self._language = text.language(source[:LANGUAGE], self._language) or self._language
-        return self._blocks(iter(PARSER.parse(source)), "")
+
+    def read(self, segment: str) -> list[Block]:
+        return self._blocks(iter(PARSER.parse(segment)), "")
 
     def _blocks(self, tokens: Iterator[Token], end: str) -> list[Block]:
         """The blocks up to a token of type `end`."""

@@ -119,26 +119,23 @@ def direction(pieces: Sequence[Piece], otherwise: Direction) -> Direction:
 
 def isolated(pieces: list[Piece], way: Direction) -> list[Piece]:
     """`pieces`, where in a paragraph from right to left what only reads from left to right is kept from being turned:
-    addresses, mathematics, code that may break, endless words.
+    mathematics and code as wholes, addresses with the punctuation at their ends.
     """
     if way == Direction.LTR:
         return pieces
     found: list[Piece] = []
     for piece in pieces:
-        found += [text.LRI, piece, text.PDI] if _reads_left_to_right(piece) else [piece]
+        match piece:
+            case Styled() if piece.style & Style.MATH:
+                found += [text.LRI, piece, text.PDI]
+            case Code(boxed=False):
+                found += [text.LRI, piece, text.PDI]
+            case Linked() if direction(piece.pieces, Direction.RTL) == Direction.LTR:
+                # No isolate: it would part the address from the English words beside it.
+                found += [text.LRM, piece, text.LRM]
+            case _:
+                found.append(piece)
     return found
-
-
-def _reads_left_to_right(piece: Piece) -> bool:
-    match piece:
-        case Styled():
-            return bool(piece.style & Style.MATH)
-        case Code():
-            return not piece.boxed
-        case Linked():
-            return direction(piece.pieces, Direction.RTL) == Direction.LTR
-        case _:
-            return False
 
 
 def breakable(pieces: list[Piece], most: int) -> list[Piece]:

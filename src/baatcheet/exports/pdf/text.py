@@ -13,7 +13,8 @@ LONG_WORD: Final = 32
 STEP: Final = 8
 EMBEDDED: Final = 30  # levels of direction in each other, of the 125 that there may be
 MARKS: Final = 40  # of them on one letter, at most
-# What is between these two is set from left to right, wherever it stands (UAX #9).
+# A letter from left to right that is not seen; and what is set so between the other two, wherever it stands (UAX #9).
+LRM: Final = "\u200e"
 LRI: Final = "\u2066"
 PDI: Final = "\u2069"
 ZERO_WIDTH_SPACE: Final = "\u200b"
