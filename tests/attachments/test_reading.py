@@ -316,3 +316,64 @@ class TestFewPages:
                 "reason": "Only 2 pages of one document are read from their pictures; the others are not.",
             }
         ]
+
+
+class Slow(Counting):
+    """An engine that takes all its time for the first page, breaks off once at the second, and dawdles."""
+
+    async def read(self, page: Page, languages: Sequence[str], scratch: Path) -> PageText:
+        self.asked.append(page.number + 1)
+        if page.number == 0:
+            raise EngineFailed("It took longer than 180 s.", spent=True)
+        if self.asked == [1, 2]:
+            raise EngineFailed("Its process ended unexpectedly.", passing=True)
+        await asyncio.sleep(0.3)
+        return PageText(f"Page {page.number + 1}", self.name, 100, 100, 0.9, "en")
+
+
+async def test_a_page_that_took_too_long_is_not_read_again(stage: Stage, alice: Caller) -> None:
+    engine = Slow()
+    reader = AttachmentReader(stage.db, stage.blobs, stage.sandbox, [engine], stage.settings.attachments)
+    stage.parts = AttachmentParts(stage.db, stage.blobs, reader)
+    made = await alice.uploaded(scanned_pdf("a", "b", "c"), "three.pdf")
+    await stage.work()
+    assert (await alice.ended(made["job"]["id"]))["status"] == "succeeded"
+    assert engine.asked == [1, 2, 3, 2]
+    read = await alice.attachment(made["attachment"]["id"])
+    assert read["extracted_text"] == "\n\nPage 2\n\nPage 3"
+    assert any("longer than 180 s" in note["reason"] for note in read["notes"])
+
+
+class TestLittleTime:
+    @pytest.fixture
+    def attachment_settings(self) -> dict[str, str]:
+        return {"BAATCHEET_MAX_OCR_SECONDS": "0.5"}
+
+    async def test_what_is_left_when_the_time_is_over_is_left_out(self, stage: Stage, alice: Caller) -> None:
+        engine = Slow()
+        engine.asked = [0]
+        reader = AttachmentReader(stage.db, stage.blobs, stage.sandbox, [engine], stage.settings.attachments)
+        stage.parts = AttachmentParts(stage.db, stage.blobs, reader)
+        await stage.work()
+        read = await alice.read(scanned_pdf("a", "b", "c", "d", "e"), "five.pdf")
+        assert (read["status"], read["pages"], engine.asked) == ("completed", 5, [0, 1, 2, 3])
+        assert any("may take 0.5 s" in note["reason"] for note in read["notes"])
+
+
+async def test_a_job_whose_attachment_was_read_again_since_says_so(stage: Stage, alice: Caller) -> None:
+    class Broken(Counting):
+        async def read(self, page: Page, languages: Sequence[str], scratch: Path) -> PageText:
+            raise EngineFailed("It is too dark.")
+
+    reader = AttachmentReader(stage.db, stage.blobs, stage.sandbox, [Broken()], stage.settings.attachments)
+    stage.parts = AttachmentParts(stage.db, stage.blobs, reader)
+    made = await alice.uploaded(picture("Old"))
+    await stage.work()
+    old = made["job"]["id"]
+    assert (await alice.ended(old))["status"] == "dead"
+    again = await alice.post(f"{PATH}/{made['attachment']['id']}/ocr", json={})
+    await alice.ended(again.json()["job"]["id"])
+    redriven = await alice.post(f"/api/v1/jobs/{old}/retry")
+    assert redriven.status_code == 200, redriven.text
+    job = await alice.ended(old)
+    assert "Another job has read the attachment since" in job["error"], job

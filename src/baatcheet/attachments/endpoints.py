@@ -1,16 +1,15 @@
 """`/api/v1/attachments`, `/api/v1/ocr/engines`."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
+from baatcheet.attachments import rendering
 from baatcheet.attachments.jobs import Extraction
 from baatcheet.attachments.keys import file_key
 from baatcheet.attachments.kinds import KINDS, TAKEN, kind_of_head
-from baatcheet.attachments.models import AttachmentPage as PageRow
 from baatcheet.attachments.schemas import (
     AttachmentAccepted,
     AttachmentOut,
@@ -168,17 +167,18 @@ async def delete_attachment(who: Writer, attachment_id: PathId, attachments: Ser
 )
 async def get_attachment_text(who: Reader, attachment_id: PathId, attachments: Service) -> Response:
     """As plain text, with an empty line between two pages."""
-    text, name = await attachments.whole_text(who, attachment_id)
-    return Response(
-        text.encode(),
-        media_type="text/plain; charset=utf-8",
-        headers={"content-disposition": content_disposition(name, inline=True)},
-    )
+    whole = await attachments.whole_text(who, attachment_id)
+    headers = {
+        "content-disposition": content_disposition(whole.name, inline=True),
+        "content-length": str(whole.size),
+    }
+    return StreamingResponse(whole.pieces, headers=headers, media_type="text/plain; charset=utf-8")
 
 
 @router.get(
     "/{attachment_id}/pages",
     summary="List the pages of an attachment",
+    response_model=PageList,
     responses=problems(400, 404, 409, 422),
 )
 async def list_attachment_pages(
@@ -187,22 +187,26 @@ async def list_attachment_pages(
     attachments: Service,
     limit: Annotated[int, Query(ge=1, le=50, description="How many to answer at most.")] = 10,
     cursor: Cursor = None,
-) -> PageList:
-    """Each with its text, and where its lines and words are."""
-    rows = await attachments.pages(who, attachment_id, limit=limit, cursor=cursor)
-    return PageList(**page_fields(rows, _page_out))
+) -> Response:
+    """Each with its text, and where its lines and words are. Of large pages there are fewer than `limit`."""
+    reading, found = await attachments.pages(who, attachment_id, limit=limit, cursor=cursor)
+    pieces = rendering.page_list(attachments, who, attachment_id, reading, found)
+    return StreamingResponse(pieces, media_type="application/json")
 
 
 @router.get(
     "/{attachment_id}/pages/{number}",
     summary="Get a page of an attachment",
+    response_model=PageOut,
     responses=problems(404, 409, 422),
 )
 async def get_attachment_page(
     who: Reader, attachment_id: PathId, number: PageNumber, attachments: Service
-) -> PageOut:
+) -> Response:
     """Its text, and where its lines and words are."""
-    return _page_out(await attachments.page(who, attachment_id, number))
+    reading, page = await attachments.page(who, attachment_id, number)
+    pieces = rendering.page(attachments, who, attachment_id, reading, page)
+    return StreamingResponse(pieces, media_type="application/json")
 
 
 @router.get(
@@ -261,17 +265,3 @@ async def list_ocr_engines(who: Reader, attachments: Service) -> EngineList:
             for one in attachments.engines()
         ]
     )
-
-
-def _page_out(page: PageRow) -> PageOut:
-    fields = {name: getattr(page, name) for name in PageOut.model_fields if name != "lines"}
-    return PageOut(**fields, lines=[_line_out(line) for line in page.lines])
-
-
-def _line_out(line: dict[str, Any]) -> Any:
-    words = [{**word, "box": _box(word["box"])} for word in line.get("words", ())]
-    return {**line, "box": _box(line["box"]), "words": words}
-
-
-def _box(corners: Sequence[int]) -> dict[str, int]:
-    return dict(zip(("left", "top", "right", "bottom"), corners, strict=True))

@@ -80,6 +80,7 @@ def told_of(row: Attachment) -> dict[str, Any]:
     "ocr.extract",
     queue="ocr",
     seconds=SECONDS,
+    lane_limit=1,
     link="/api/v1/attachments/{subject}",
     on_dead=_bury,
 )

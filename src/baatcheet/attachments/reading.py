@@ -1,5 +1,6 @@
 """Reading one attachment: looked at as a whole first, then the pages that are pictures, one by one."""
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -59,26 +60,27 @@ class _Work:
     unread: list[tuple[FoundPage, NobodyRead]] = field(default_factory=list)
     read: int = 0  # pages that have been read, or had their text in them
     pictures: int = 0  # pages whose text is in their picture
+    seconds: float = 0.0  # that engines have had
 
     def note(self, reason: str, page: int | None = None, engine: str | None = None) -> None:
         said = {"engine": engine, "page": page, "reason": reason}
         if said not in self.notes and len(self.notes) < MOST_NOTES:
             self.notes.append(said)
 
-    def settle(self) -> list[dict[str, Any]]:
-        """The rows of the pages that nobody could read, which are left as they are.
+    @property
+    def again(self) -> bool:
+        """Whether there are pages that a later attempt may read."""
+        return not self.job.last_attempt and any(nobody.passing for _, nobody in self.unread)
 
-        Raises TryAgain where one may be read later, and GiveUp when there is no other page.
-        """
-        if not self.unread:
-            return []
-        last = self.unread[-1][1]
-        words = f"No engine could read it. {last}"
-        if any(nobody.passing for _, nobody in self.unread) and not self.job.last_attempt:
-            raise TryAgain(words) from last
-        if self.read == 0:
-            raise GiveUp(words) from last
-        return [_own(self, page, note=str(nobody)) for page, nobody in self.unread]
+    def given_up(self) -> list[dict[str, Any]]:
+        """The rows of the pages that nobody will read, which are left as they are. Raises GiveUp when all are such."""
+        if self.unread and self.read == 0 and not self.again:
+            raise GiveUp(self.why()) from self.unread[-1][1]
+        over = [(page, nobody) for page, nobody in self.unread if not (self.again and nobody.passing)]
+        return [_own(self, page, note=str(nobody)) for page, nobody in over]
+
+    def why(self) -> str:
+        return f"No engine could read it. {self.unread[-1][1]}"
 
 
 class AttachmentReader:
@@ -103,8 +105,9 @@ class AttachmentReader:
         owner, attachment = job.payload.owner, job.payload.attachment
         async with self._db.system() as session:
             row = await repository.begin(session, owner, attachment, job.id)
+            there = row or await repository.by_id(session, owner, attachment)
         if row is None:
-            raise GiveUp(DELETED)
+            raise GiveUp(_superseded(there) if there is not None else DELETED)
         engines = [one for one in self._engines if job.payload.engine in {None, one.name}]
         reading = Reading(engines, job.payload.languages)
         async with self._blobs.scratch() as folder, self._file(row) as path:
@@ -148,20 +151,24 @@ class AttachmentReader:
 
     async def _keep_view(self, work: _Work) -> None:
         """The picture is there to be shown, however its text turns out."""
-        await self._blobs.put(view_key(work.row.user_id, work.row.id), work.folder / VIEW)
+        key = view_key(work.row.user_id, work.row.id)
+        await self._blobs.put(key, work.folder / VIEW)
         async with self._db.system() as session:
-            await repository.show_view(session, work.row.user_id, work.row.id)
+            there = await repository.show_view(session, work.row.user_id, work.row.id)
+        if not there:
+            await self._blobs.delete(key)
+            raise GiveUp(DELETED)
 
     # Pages -----------------------------------------------------------------------------------------------------
 
     async def _read_pages(self, work: _Work, examination: Examination) -> None:
         """Keep every page that is not kept yet."""
         async with self._db.system() as session:
-            kept = await repository.kept_numbers(session, work.row.id, work.job.id)
+            kept = await repository.kept_notes(session, work.row.id, work.job.id)
         batch: list[dict[str, Any]] = []
         async for page in _pages(work.folder / PAGES):
             if page.number + 1 in kept:
-                work.read += 1
+                work.read += kept[page.number + 1] in {None, page.note}
                 work.pictures += page.to_read
                 continue
             row = await self._row(work, page, examination)
@@ -171,9 +178,11 @@ class AttachmentReader:
             if row["engine"] != TEXT or len(batch) >= BATCH:
                 await self._keep(work, batch)
                 batch = []
-        batch += work.settle()
+        batch += work.given_up()
         if batch:
             await self._keep(work, batch)
+        if work.again:
+            raise TryAgain(work.why()) from work.unread[-1][1]
 
     async def _row(self, work: _Work, page: FoundPage, examination: Examination) -> dict[str, Any] | None:
         """A page's row: with its own text, or what an engine read on it. None when nobody could read it."""
@@ -185,9 +194,17 @@ class AttachmentReader:
             most = self._settings.max_ocr_pages
             work.note(f"Only {most} pages of one document are read from their pictures; the others are not.")
             return _own(work, page)
+        if work.seconds >= self._settings.max_ocr_seconds:
+            seconds = self._settings.max_ocr_seconds
+            work.note(
+                f"Reading pages of one document from their pictures may take {seconds:g} s; those that were left are "
+                "not read."
+            )
+            return _own(work, page)
         percent = _EXAMINED + (100 - _EXAMINED) * page.number / examination.pages
         await work.job.progress(percent, f"Page {page.number + 1} of {examination.pages}")
         asked = Page(str(work.path), work.row.kind, page.number, self._settings.max_pixels)
+        began = time.monotonic()
         try:
             read = await work.reading.read(asked, work.folder)
         except Refused as refusal:
@@ -195,6 +212,8 @@ class AttachmentReader:
         except NobodyRead as nobody:
             work.unread.append((page, nobody))
             return None
+        finally:
+            work.seconds += time.monotonic() - began
         work.read += 1
         if len(read.text.strip()) < len(page.text.strip()) and not work.job.payload.every_page:
             return _own(work, page)  # what is stamped on it says more
@@ -248,6 +267,13 @@ class AttachmentReader:
                 setattr(row, name, value)
             row.status, row.error = "completed", None
             await record(session, "image.ocr_completed", told_of(row), user=row.user_id)
+
+
+def _superseded(row: Attachment) -> str:
+    return (
+        f"Another job has read the attachment since, or is reading it: see /api/v1/jobs/{row.job_id}. To have it read "
+        f"once more, POST /api/v1/attachments/{row.id}/ocr."
+    )
 
 
 def _give_up_or_try_again(failure: SandboxFailed, *, attempt: int) -> NoReturn:

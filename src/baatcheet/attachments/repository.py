@@ -1,10 +1,10 @@
 """Rows of attachments and of their pages."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, Text, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -79,13 +79,15 @@ async def begin(session: AsyncSession, owner: UUID, attachment_id: UUID, job: UU
     return (await session.scalars(begun)).one_or_none()
 
 
-async def show_view(session: AsyncSession, owner: UUID, attachment_id: UUID) -> None:
-    """There is a picture of it that models can be shown."""
-    await session.execute(
+async def show_view(session: AsyncSession, owner: UUID, attachment_id: UUID) -> bool:
+    """There is a picture of it that models can be shown. False when the attachment is gone."""
+    shown = (
         update(Attachment)
         .where(Attachment.id == attachment_id, Attachment.user_id == owner)
         .values(has_view=True)
+        .returning(Attachment.id)
     )
+    return await session.scalar(shown) is not None
 
 
 async def complete(
@@ -148,11 +150,12 @@ async def keep_pages(session: AsyncSession, pages: Sequence[Mapping[str, Any]]) 
     return True
 
 
-async def kept_numbers(session: AsyncSession, attachment_id: UUID, reading: UUID) -> set[int]:
-    query = select(AttachmentPage.number).where(
+async def kept_notes(session: AsyncSession, attachment_id: UUID, reading: UUID) -> dict[int, str | None]:
+    """The number of each page that is kept, and its note."""
+    query = select(AttachmentPage.number, AttachmentPage.note).where(
         AttachmentPage.attachment_id == attachment_id, AttachmentPage.reading == reading
     )
-    return set(await session.scalars(query))
+    return {row.number: row.note for row in await session.execute(query)}
 
 
 async def sums(session: AsyncSession, attachment_id: UUID, reading: UUID) -> Sequence[Any]:
@@ -182,34 +185,110 @@ async def texts(
     return list(await session.scalars(query))
 
 
-async def page(
-    session: AsyncSession, owner: UUID, attachment_id: UUID, reading: UUID, number: int
-) -> AttachmentPage | None:
-    query = select(AttachmentPage).where(
-        AttachmentPage.attachment_id == attachment_id,
-        AttachmentPage.reading == reading,
-        AttachmentPage.number == number,
-        AttachmentPage.user_id == owner,
+class Measure(NamedTuple):
+    """A page's number, and the size of its text."""
+
+    number: int
+    characters: int
+    bytes: int
+
+
+async def measures(
+    session: AsyncSession, owner: UUID, attachment_id: UUID, reading: UUID
+) -> Sequence[Measure]:
+    """Of all pages, in their order."""
+    text = AttachmentPage.text
+    query = (
+        select(AttachmentPage.number, func.length(text), func.octet_length(text))
+        .where(*_of(owner, attachment_id, reading))
+        .order_by(AttachmentPage.number)
     )
-    return (await session.scalars(query)).one_or_none()
+    return [Measure(*row) for row in await session.execute(query)]
+
+
+async def texts_between(
+    session: AsyncSession, owner: UUID, attachment_id: UUID, reading: UUID, first: int, last: int
+) -> list[str]:
+    """The texts of the pages from number `first` to number `last`, in their order."""
+    page = AttachmentPage
+    query = (
+        select(page.text)
+        .where(*_of(owner, attachment_id, reading), page.number.between(first, last))
+        .order_by(page.number)
+    )
+    return list(await session.scalars(query))
+
+
+async def text_from(
+    session: AsyncSession, owner: UUID, attachment_id: UUID, reading: UUID, number: int, start: int, most: int
+) -> str | None:
+    """At most `most` characters of a page's text from the one after `start` on; None when the page is gone."""
+    page = AttachmentPage
+    query = select(func.substr(page.text, start + 1, most)).where(
+        *_of(owner, attachment_id, reading), page.number == number
+    )
+    text: str | None = await session.scalar(query)
+    return text
+
+
+class ShownPage(NamedTuple):
+    """A page as it is shown: the beginning of its text, and its lines as JSON."""
+
+    number: int
+    beginning: str
+    characters: int
+    engine: str
+    width: int | None
+    height: int | None
+    turned: float
+    confidence: float | None
+    language: str | None
+    lines: str
+    note: str | None
 
 
 async def pages_after(
-    session: AsyncSession, owner: UUID, attachment_id: UUID, reading: UUID, last: int, limit: int
-) -> Sequence[AttachmentPage]:
-    """In their order."""
-    query = (
-        select(AttachmentPage)
-        .where(
-            AttachmentPage.attachment_id == attachment_id,
-            AttachmentPage.reading == reading,
-            AttachmentPage.user_id == owner,
-            AttachmentPage.number > last,
-        )
-        .order_by(AttachmentPage.number)
+    session: AsyncSession,
+    owner: UUID,
+    attachment_id: UUID,
+    reading: UUID,
+    last: int,
+    limit: int,
+    *,
+    begin: int,
+    most: int,
+) -> Sequence[ShownPage]:
+    """In their order, each with the first `begin` characters of its text.
+
+    Once they have `most` bytes with their lines, no other follows.
+    """
+    page = AttachmentPage
+    lines = cast(page.lines, Text)
+    size = func.octet_length(page.text) + func.octet_length(lines)
+    measured = (
+        select(page.number, size.label("size"))
+        .where(*_of(owner, attachment_id, reading), page.number > last)
+        .order_by(page.number)
         .limit(limit)
+        .subquery()
     )
-    return (await session.scalars(query)).all()
+    before = func.sum(measured.c.size).over(order_by=measured.c.number) - measured.c.size
+    summed = select(measured.c.number, before.label("before")).subquery()
+    query = (
+        select(
+            page.number, func.left(page.text, begin), func.length(page.text), page.engine, page.width,
+            page.height, page.turned, page.confidence, page.language, lines, page.note,
+        )
+        .join(summed, summed.c.number == page.number)
+        .where(*_of(owner, attachment_id, reading), summed.c.before < most)
+        .order_by(page.number)
+    )  # fmt: skip
+    return [ShownPage(*row) for row in await session.execute(query)]
+
+
+def _of(owner: UUID, attachment_id: UUID, reading: UUID) -> tuple[ColumnElement[bool], ...]:
+    page = AttachmentPage
+    return page.attachment_id == attachment_id, page.reading == reading, page.user_id == owner
 
 
 async def still_there(session: AsyncSession, ids: Sequence[UUID]) -> set[UUID]:

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,9 +20,10 @@ from baatcheet.attachments.errors import (
 )
 from baatcheet.attachments.jobs import Extraction, extract
 from baatcheet.attachments.keys import file_key, view_key
-from baatcheet.attachments.kinds import KINDS, MOST_CHARACTERS, TAIL_BYTES, kind_of_head, settled
-from baatcheet.attachments.models import Attachment, AttachmentPage
+from baatcheet.attachments.kinds import KINDS, TAIL_BYTES, kind_of_head, settled
+from baatcheet.attachments.models import Attachment
 from baatcheet.attachments.ocr.availability import EngineState, engine_states
+from baatcheet.attachments.repository import Measure, ShownPage
 from baatcheet.auth.principal import Principal
 from baatcheet.jobs import repository as jobs_repository
 from baatcheet.jobs.enqueueing import enqueue
@@ -30,10 +31,10 @@ from baatcheet.jobs.errors import JobNotFound, JobNotInState
 from baatcheet.jobs.models import JobRow
 from baatcheet.jobs.service import Jobs
 from baatcheet.kit.ids import new_id
-from baatcheet.kit.pagination import Slice, decode, slice_of
+from baatcheet.kit.pagination import Slice, decode, encode, slice_of
 from baatcheet.platform.blobs import Blobs, FileMissing, FileStoreUnavailable
 from baatcheet.platform.database import Database
-from baatcheet.platform.errors import TooLarge, Unavailable
+from baatcheet.platform.errors import Invalid, TooLarge, Unavailable
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.settings import AttachmentSettings
 from baatcheet.platform.threads import in_thread
@@ -43,6 +44,8 @@ log = get_logger(__name__)
 
 PATH: Final = "/api/v1/attachments"
 SHOWN_CHARACTERS: Final = 100_000  # of a text that is shown with its attachment
+PIECE: Final = 500_000  # characters that are sent at once: some milliseconds of the event loop
+LISTED: Final = 4_000_000  # bytes of pages, with their lines and words, that one list has
 BETWEEN_PAGES: Final = "\n\n"
 _LIST = "attachments"
 _LOOK_EVERY = 0.25  # seconds
@@ -76,6 +79,22 @@ class Brought:
     picture: bool
     width: int | None
     height: int | None
+
+
+class WholeText(NamedTuple):
+    """A text to be sent as a file: its name, its bytes, and their pieces."""
+
+    name: str
+    size: int
+    pieces: AsyncIterator[bytes]
+
+
+class Asked(NamedTuple):
+    """What a chat asks of an attachment: the first `most` characters of its text, `times` over, for `param`."""
+
+    most: int
+    times: int
+    param: str
 
 
 class Attachments:
@@ -225,39 +244,87 @@ class Attachments:
             texts = await repository.texts(session, who.user_id, row.id, row.reading, most=most)
         return row, BETWEEN_PAGES.join(texts)[:most]
 
-    async def whole_text(self, who: Principal, attachment_id: UUID) -> tuple[str, str]:
-        """All of its text, and the name of a file for it. Raises AttachmentNotReady."""
-        row, text = await self.text(who, attachment_id, MOST_CHARACTERS)
-        if text is None:
-            _read(row)
-        stem = row.filename.rpartition(".")[0] or row.filename
-        return text or "", f"{stem}.txt"
-
-    async def page(self, who: Principal, attachment_id: UUID, number: int) -> AttachmentPage:
-        """Raises AttachmentNotReady, PageNotFound."""
+    async def whole_text(self, who: Principal, attachment_id: UUID) -> "WholeText":
+        """All of its text, to be sent a piece after another. Raises AttachmentNotReady."""
         async with self._db.tenant(who.user_id) as session:
             row = await repository.by_id(session, who.user_id, attachment_id)
             if row is None:
                 raise AttachmentNotFound(attachment_id)
             reading = _read(row)
-            page = await repository.page(session, who.user_id, row.id, reading, number)
-        if page is None:
+            pages = await repository.measures(session, who.user_id, row.id, reading)
+        stem = row.filename.rpartition(".")[0] or row.filename
+        size = sum(page.bytes for page in pages) + len(BETWEEN_PAGES) * max(0, len(pages) - 1)
+        return WholeText(f"{stem}.txt", size, self._pieces(who, row.id, reading, pages))
+
+    async def _pieces(
+        self, who: Principal, attachment_id: UUID, reading: UUID, pages: Sequence[Measure]
+    ) -> AsyncIterator[bytes]:
+        """The text of `pages`, PIECE characters at a time: no piece holds up the event loop."""
+        ending = b""
+        for first, last in _in_pieces(pages):
+            if first.number == last.number:
+                yield ending
+                async for text in self.text_from(
+                    who, attachment_id, reading, first.number, 0, first.characters
+                ):
+                    yield text.encode()
+            else:
+                async with self._db.tenant(who.user_id) as session:
+                    texts = await repository.texts_between(
+                        session, who.user_id, attachment_id, reading, first.number, last.number
+                    )
+                if not texts:
+                    raise _changed()
+                yield ending + BETWEEN_PAGES.join(texts).encode()
+            ending = BETWEEN_PAGES.encode()
+
+    async def text_from(
+        self, who: Principal, attachment_id: UUID, reading: UUID, number: int, start: int, end: int
+    ) -> AsyncIterator[str]:
+        """A page's text from one character to another, PIECE characters at a time."""
+        for at in range(start, end, PIECE):
+            async with self._db.tenant(who.user_id) as session:
+                text = await repository.text_from(
+                    session, who.user_id, attachment_id, reading, number, at, min(PIECE, end - at)
+                )
+            if text is None:
+                raise _changed()
+            yield text
+
+    async def page(self, who: Principal, attachment_id: UUID, number: int) -> tuple[UUID, ShownPage]:
+        """The page, and the reading that it is of. Raises AttachmentNotReady, PageNotFound."""
+        row, reading, pages = await self._pages(who, attachment_id, number - 1, 1)
+        if not pages or pages[0].number != number:
             raise PageNotFound(f"The attachment has {row.pages} pages.")
-        return page
+        return reading, pages[0]
 
     async def pages(
         self, who: Principal, attachment_id: UUID, *, limit: int, cursor: str | None
-    ) -> Slice[AttachmentPage]:
-        """In their order. Raises AttachmentNotReady, BadCursor."""
+    ) -> tuple[UUID, Slice[ShownPage]]:
+        """In their order, and the reading that they are of: at most `limit`, and LISTED bytes or one page.
+
+        Raises AttachmentNotReady, BadCursor.
+        """
+        row = await self.get(who, attachment_id)
+        name = f"attachment-pages:{_read(row)}"
+        last = decode(name, cursor, int) if cursor is not None else 0
+        row, reading, pages = await self._pages(who, attachment_id, last, limit)
+        more = bool(pages) and pages[-1].number < (row.pages or 0)
+        after = encode(f"attachment-pages:{reading}", pages[-1].number) if more else None
+        return reading, Slice(list(pages), after)
+
+    async def _pages(
+        self, who: Principal, attachment_id: UUID, last: int, limit: int
+    ) -> tuple[Attachment, UUID, Sequence[ShownPage]]:
         async with self._db.tenant(who.user_id) as session:
             row = await repository.by_id(session, who.user_id, attachment_id)
             if row is None:
                 raise AttachmentNotFound(attachment_id)
             reading = _read(row)
-            name = f"attachment-pages:{reading}"
-            last = decode(name, cursor, int) if cursor is not None else 0
-            rows = await repository.pages_after(session, who.user_id, row.id, reading, last, limit + 1)
-        return slice_of(name, rows, limit, lambda page: page.number)
+            pages = await repository.pages_after(
+                session, who.user_id, row.id, reading, last, limit, begin=PIECE, most=LISTED
+            )
+        return row, reading, pages
 
     async def delete(self, who: Principal, attachment_id: UUID) -> None:
         """With its files and its text. One that is being read is no longer; messages keep what they brought."""
@@ -275,53 +342,47 @@ class Attachments:
     # For a chat ------------------------------------------------------------------------------------------------
 
     async def brought(
-        self, who: Principal, ids: Sequence[UUID], *, most: int, param: str
-    ) -> Sequence[Brought]:
-        """What these attachments bring to a turn, each with the first `most` characters of its text.
+        self, who: Principal, asked: Mapping[UUID, Asked], *, together: int, param: str
+    ) -> Mapping[UUID, Brought]:
+        """What these attachments bring to a turn, each fetched once. All have `together` characters at most.
 
-        One that is still being read is waited for, a while. Raises AttachmentNotFound, AttachmentNotReady,
-        AttachmentUnreadable.
+        Those that are still being read are waited for, a while. Raises AttachmentNotFound, AttachmentNotReady,
+        AttachmentUnreadable, Invalid when they have more characters.
         """
-        rows = await self._settled(who, ids, param)
-        brought = []
-        for attachment_id in ids:
-            row = rows[attachment_id]
-            if row.status == "processing" and row.reading is None:
-                raise AttachmentNotReady(
-                    f"{row.filename} is still being read: see /api/v1/jobs/{row.job_id}. Send this again when that "
-                    "job has succeeded.",
-                    param=param,
-                    attachment_id=str(row.id),
-                    job_id=str(row.job_id),
-                )
-            if row.reading is None and not row.has_view:
-                raise AttachmentUnreadable(
-                    f"{row.filename} could not be read: {row.error}", param=param, attachment_id=str(row.id)
-                )
-            _, text = await self.text(who, row.id, most + 1)
+        rows = await self._settled(who, asked)
+        for attachment_id, how in asked.items():
+            _check_readable(rows[attachment_id], how.param)
+        size = sum(how.times * min(rows[one].characters or 0, how.most) for one, how in asked.items())
+        if size > together:
+            raise Invalid(
+                f"The attachments of one request may bring {together:,} characters together; these bring {size:,}, "
+                "each counted as often as a message refers to it.",
+                param=param,
+            )
+        brought = {}
+        for attachment_id, how in asked.items():
+            row, text = await self.text(who, attachment_id, how.most + 1)
             text = text or ""
-            brought.append(
-                Brought(
-                    id=row.id,
-                    filename=row.filename,
-                    text=text[:most],
-                    complete=len(text) <= most and not row.truncated,
-                    picture=row.has_view,
-                    width=row.width,
-                    height=row.height,
-                )
+            brought[attachment_id] = Brought(
+                id=row.id,
+                filename=row.filename,
+                text=text[: how.most],
+                complete=len(text) <= how.most and not row.truncated,
+                picture=row.has_view,
+                width=row.width,
+                height=row.height,
             )
         return brought
 
-    async def _settled(self, who: Principal, ids: Sequence[UUID], param: str) -> dict[UUID, Attachment]:
+    async def _settled(self, who: Principal, asked: Mapping[UUID, Asked]) -> dict[UUID, Attachment]:
         """Their rows, once none is being read for the first time, or when there was no more waiting for that."""
         until = time.monotonic() + self.settings.wait_seconds
         while True:
             async with self._db.tenant(who.user_id) as session:
-                rows = await repository.by_ids(session, who.user_id, set(ids))
-            for attachment_id in ids:
+                rows = await repository.by_ids(session, who.user_id, set(asked))
+            for attachment_id, how in asked.items():
                 if attachment_id not in rows:
-                    raise AttachmentNotFound(attachment_id, param=param)
+                    raise AttachmentNotFound(attachment_id, param=how.param)
             reading = any(row.status == "processing" and row.reading is None for row in rows.values())
             if not reading or time.monotonic() > until:
                 return rows
@@ -331,12 +392,34 @@ class Attachments:
         """A picture as models are shown it, as JPEG; None when it is not there, or not to be had now."""
         taken = bytearray()
         try:
+            async with self._db.tenant(owner) as session:
+                row = await repository.by_id(session, owner, attachment_id)
+            if row is None or not row.has_view:  # deleted: its file may be there a while longer
+                return None
             async for chunk in self.blobs.read(view_key(owner, attachment_id)):
                 taken += chunk
         except (FileMissing, Unavailable) as error:
             log.warning("attachments.no_picture", attachment_id=str(attachment_id), reason=str(error))
             return None
         return bytes(taken)
+
+
+def _check_readable(row: Attachment, param: str) -> None:
+    """Raises AttachmentNotReady, AttachmentUnreadable."""
+    if row.reading is not None:
+        return
+    if row.status == "processing":
+        raise AttachmentNotReady(
+            f"{row.filename} is still being read: see /api/v1/jobs/{row.job_id}. Send this again when that "
+            "job has succeeded.",
+            param=param,
+            attachment_id=str(row.id),
+            job_id=str(row.job_id),
+        )
+    if not row.has_view:
+        raise AttachmentUnreadable(
+            f"{row.filename} could not be read: {row.error}", param=param, attachment_id=str(row.id)
+        )
 
 
 def _read(row: Attachment) -> UUID:
@@ -347,6 +430,24 @@ def _read(row: Attachment) -> UUID:
             f"It is still being read: see /api/v1/jobs/{row.job_id}.", job_id=str(row.job_id)
         )
     raise AttachmentNotReady(f"There is no text of it: {row.error}")
+
+
+def _changed() -> AttachmentNotReady:
+    return AttachmentNotReady("It was deleted or read once more while its text was being sent. Ask again.")
+
+
+def _in_pieces(pages: Sequence[Measure]) -> Iterator[tuple[Measure, Measure]]:
+    """The first and the last page of each piece: as many as have PIECE characters together, or one that has more."""
+    piece: list[Measure] = []
+    size = 0
+    for page in pages:
+        if piece and size + page.characters > PIECE:
+            yield piece[0], piece[-1]
+            piece, size = [], 0
+        piece.append(page)
+        size += page.characters
+    if piece:
+        yield piece[0], piece[-1]
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:

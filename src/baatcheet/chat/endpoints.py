@@ -1,6 +1,7 @@
 """`/api/v1/chat` and the live events of a turn: plain ASGI, because they stream."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from baatcheet.chat.requests import (
 )
 from baatcheet.chat.run import TurnRequest
 from baatcheet.chat.service import ChatService
-from baatcheet.chat.serving import Gate, headers_of, listening, stream, turn_headers
+from baatcheet.chat.serving import Gate, headers_of, listening, stream, turn_headers, unless_gone
 from baatcheet.chat.store import NewConversation, Place, TurnStore
 from baatcheet.conversations.errors import ConversationNotFound, MessageNotFound
 from baatcheet.kit.ids import parse_id
@@ -110,9 +111,10 @@ class ChatApi:
                 model=wanted.model,
             )
         param = "attachment_ids" if wanted.attachment_ids and not wanted.attachments else "attachments"
-        message = await self._message(who, wanted.message, attachments, param)
+        message = {"role": "user", "content": wanted.message}
         request = self._request(wanted, headers, "completions", body, messages=[message], opens=opens)
-        await self._serve(who, request, wanted.stream, receive, send, headers, answer_headers)
+        feed = await self._begin(who, request, receive, attachments, param)
+        await self._serve(feed, wanted.stream, receive, send, headers, answer_headers)
 
     async def regenerate(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
@@ -133,7 +135,8 @@ class ChatApi:
         if answer is None:
             raise Conflict("This message opens its conversation: there is no question that it answers.")
         request = self._request(wanted, headers, "regenerate", body, place=place, answer=answer)
-        await self._serve(who, request, wanted.stream, receive, send, headers, answer_headers)
+        feed = await self._chat.start(who, request)
+        await self._serve(feed, wanted.stream, receive, send, headers, answer_headers)
 
     async def edit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
@@ -148,10 +151,11 @@ class ChatApi:
             raise Conflict(
                 "Only a user's message can be edited; POST /api/v1/chat/regenerate asks for another reply."
             )
-        message = await self._message(who, wanted.message, wanted.attachments, "attachments")
+        message = {"role": "user", "content": wanted.message}
         at = str(place.parent_id) if place.parent_id is not None else "root"
         request = self._request(wanted, headers, "edit", body, place=place, messages=[message], at=at)
-        await self._serve(who, request, wanted.stream, receive, send, headers, answer_headers)
+        feed = await self._begin(who, request, receive, wanted.attachments, "attachments")
+        await self._serve(feed, wanted.stream, receive, send, headers, answer_headers)
 
     async def events(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /api/v1/turns/{id}/events."""
@@ -163,12 +167,22 @@ class ChatApi:
         feed = await self._chat.find(who, turn)
         await self._stream(feed, receive, send, headers, answer_headers)
 
-    async def _message(
-        self, who: Principal, content: str | list[dict[str, Any]], attachments: list[UUID], param: str
-    ) -> dict[str, Any]:
-        """The user's message with what its attachments bring."""
-        brought = await self._attaching.content(who, content, attachments, param=param)
-        return {"role": "user", "content": brought}
+    async def _begin(
+        self, who: Principal, request: TurnRequest, receive: Receive, attachments: list[UUID], param: str
+    ) -> TurnFeed:
+        """The turn of the user's message, with what its attachments bring where it is new.
+
+        Raises Disconnected when the client leaves while they are still being read.
+        """
+        if not self._attaching.needed(request.messages, attachments):
+            return await self._chat.start(who, request)
+        if (feed := await self._chat.joined(who, request)) is not None:
+            return feed
+        [message] = request.messages
+        async with listening(receive) as watch:
+            bringing = self._attaching.content(who, message["content"], attachments, param=param)
+            content = await unless_gone(watch, bringing)
+        return await self._chat.start(who, replace(request, messages=[{**message, "content": content}]))
 
     def _check(
         self, wanted: _Asked, message: str | list[dict[str, Any]] | None, *, alone: bool = True
@@ -222,15 +236,13 @@ class ChatApi:
 
     async def _serve(
         self,
-        who: Principal,
-        request: TurnRequest,
+        feed: TurnFeed,
         streamed: bool,
         receive: Receive,
         send: Send,
         headers: Mapping[str, str],
         answer_headers: dict[str, str],
     ) -> None:
-        feed = await self._chat.start(who, request)
         answer_headers |= turn_headers(feed)
         if streamed:
             await self._stream(feed, receive, send, headers, answer_headers)

@@ -112,9 +112,7 @@ class ChatService:
         outcome, opened = await self._open(opening)
         if outcome == "joined":
             assert opened.turn is not None
-            feed = await self.find(who, opened.turn)
-            feed.joined = True
-            return feed
+            return await self._join(who, opened.turn)
         if outcome != "opened":
             raise _refusal(outcome, opened, request)
         identity = TurnIdentity(
@@ -129,6 +127,27 @@ class ChatService:
         run = Run(TurnFeed(identity), await self._prompts.asked(who, request, opening, opened, known, new))
         self._launch(who, run, request, targets)
         return run.feed
+
+    async def joined(self, who: Principal, request: TurnRequest) -> TurnFeed | None:
+        """The turn that the request's idempotency key has started; None when it has started none.
+
+        `start` finds it too. This is for what is to be done only for a new turn. Raises IdempotencyKeyReused,
+        DatabaseUnavailable.
+        """
+        if request.idempotency_key is None:
+            return None
+        found = await self._store.by_key(who.user_id, request.idempotency_key)
+        if found is None:
+            return None
+        turn, fingerprint = found
+        if fingerprint != request.fingerprint:
+            raise _refusal("reused", Opened(), request)
+        return await self._join(who, turn)
+
+    async def _join(self, who: Principal, turn: UUID) -> TurnFeed:
+        feed = await self.find(who, turn)
+        feed.joined = True
+        return feed
 
     async def _open(self, opening: Opening) -> tuple[str, Opened]:
         """Commit the opening. An answer that was lost on its way is asked for once more: the opening bears it."""

@@ -183,6 +183,9 @@ WHERE idempotency_key IS NOT NULL AND created_at < clock_timestamp() - interval 
 """
 
 
+_BY_KEY = "SELECT id, encode(fingerprint, 'hex') FROM turns WHERE user_id = $1 AND idempotency_key = $2"
+
+
 _MESSAGE = """
 SELECT m.id, m.conversation_id, m.parent_id, m.role FROM messages m
 WHERE m.user_id = $1 AND m.id = coalesce($2, (
@@ -289,6 +292,12 @@ class TurnStore:
         async with self._db.hot() as connection:
             found = await connection.fetchval(_ROW, turn, user)
         return msgspec.json.decode(found, type=TurnRow) if found is not None else None
+
+    async def by_key(self, user: UUID, key: str) -> tuple[UUID, str] | None:
+        """The user's turn that `key` has started, and the fingerprint of its request; None when there is none."""
+        async with self._db.hot() as connection:
+            found = await connection.fetchrow(_BY_KEY, user, key)
+        return (found[0], found[1]) if found is not None else None
 
     async def place(
         self, user: UUID, *, message: UUID | None = None, conversation: UUID | None = None

@@ -76,7 +76,7 @@ def unsent_tokens(
         return 0
     if not sees:
         return sum(pictures.values())
-    texts = dict(found for part in content if (found := text_of_attachment(part)) is not None)
+    texts = dict(read for part in content if (read := text_of_attachment(part)) is not None)
     return sum(min(tokens, count(texts.get(name, ""))) for name, tokens in pictures.items())
 
 

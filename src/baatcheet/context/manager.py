@@ -319,7 +319,7 @@ class _Fitting:
         new = sum([_length(item) for item in asked.new])
         beside = asked.beside
         work = partial(_counted, tokenizer, asked, config)
-        recount = 0 if tokenizer is Tokenizers.stored else sum(lengths) + new
+        recount = 0 if tokenizer.name == counting.STORED_ENCODING else sum(lengths) + new
         prompt = len(asked.system_prompt or "") + sum([len(str(part)) for part in beside])
         counted = (
             await counting.aside(recount + prompt, work)

@@ -167,9 +167,7 @@ class Tokenizers:
         if found is None:
             counted = partial(counting.count, name=card.encoding)
             found = (
-                Vocabulary(
-                    card.encoding, counted, family.overhead, family.priming, images, sees=card.vision
-                )
+                Vocabulary(card.encoding, counted, family.overhead, family.priming, images, sees=card.vision)
                 if family
                 else Vocabulary(card.encoding, counted, sees=card.vision)
             )

@@ -506,6 +506,11 @@ class AttachmentSettings(Group):
     max_ocr_pages: Annotated[int, Env("BAATCHEET_MAX_OCR_PAGES", "100")] = Field(
         500, ge=0, le=100_000, description="Pages of one document that are read from their pictures at most."
     )
+    max_ocr_seconds: Annotated[float, Env("BAATCHEET_MAX_OCR_SECONDS", "600")] = Field(
+        1_800.0,
+        ge=0,
+        description="Seconds that the pages of one document may be read from their pictures; the rest are left out.",
+    )
     engines: Annotated[OcrEngines, Env("BAATCHEET_OCR_ENGINES", "tesseract,vision")] = Field(
         OCR_ENGINES,
         description="What reads pictures, in the order in which they are asked: `tesseract` and `rapidocr` on this "

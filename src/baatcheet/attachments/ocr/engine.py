@@ -65,13 +65,17 @@ class Page(msgspec.Struct, frozen=True):
 class EngineFailed(Exception):
     """The engine did not read this page. `str(error)` says why, in plain words.
 
-    `passing`: it may do so later. `for_all`: it would not read the next page either.
+    `passing`: it may do so later. `for_all`: it would not read the next page either. `spent`: the page took all the
+    time that one may, and is not to be read again, by whomever.
     """
 
-    def __init__(self, words: str, *, passing: bool = False, for_all: bool = False) -> None:
+    def __init__(
+        self, words: str, *, passing: bool = False, for_all: bool = False, spent: bool = False
+    ) -> None:
         super().__init__(words)
         self.passing = passing
         self.for_all = for_all
+        self.spent = spent
 
 
 class Engine(Protocol):

@@ -71,4 +71,4 @@ class RapidOcrEngine:
 
 
 def _of(failure: SandboxFailed) -> EngineFailed:
-    return EngineFailed(_KINDS[failure.kind], passing=failure.kind in {"crash", "time"})
+    return EngineFailed(_KINDS[failure.kind], passing=failure.kind == "crash", spent=failure.kind == "time")

@@ -7,7 +7,7 @@ scaled, so that what is found on it can be told in the page's own pixels.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from PIL import Image, ImageChops, ImageFilter, ImageMath, ImageOps, ImageStat
 
@@ -29,6 +29,7 @@ MOST_ENLARGED: Final = 4.0
 NEARLY_BLACK, NEARLY_WHITE = 0.15, 0.2  # shares of the way from ink to paper
 BORDER: Final = 24  # pixels of paper around everything: engines miss what touches an edge
 
+Care = Literal["usual", "harsh", "gentle"]
 Matrix = tuple[float, float, float, float, float, float]
 """What maps x, y to a·x + b·y + c, d·x + e·y + f."""
 
@@ -140,8 +141,11 @@ def _spread(image: Image.Image) -> float:
     return 1.0 + _level(levels, 0.99) - _level(levels, 0.01)
 
 
-def clean(image: Image.Image, *, harder: bool = False) -> Image.Image:
-    """A grey picture as dark letters on white paper, without its specks and noise; `harder`: at the letters' cost."""
+def clean(image: Image.Image, care: Care = "usual") -> Image.Image:
+    """A grey picture as dark letters on white paper, without its specks and noise.
+
+    `harsh`: at the cost of thin strokes. `gentle`: at the cost of a clean background.
+    """
     if _level(image.histogram(), 0.5) < DARK_PAGE:
         image = ImageOps.invert(image)
     noise = noise_of(image)
@@ -151,9 +155,9 @@ def clean(image: Image.Image, *, harder: bool = False) -> Image.Image:
         image = _without(image, _specks(image, 2)).filter(ImageFilter.GaussianBlur(1))
     elif noise >= GRAINY:
         image = image.filter(ImageFilter.GaussianBlur(min(2.0, noise / 16)))
-    if harder:
+    if care == "harsh":
         image = image.filter(ImageFilter.MedianFilter(3)).filter(ImageFilter.GaussianBlur(0.8))
-    return _stretched(_evened(image))
+    return _stretched(_evened(image), clip=care != "gentle")
 
 
 def noise_of(image: Image.Image) -> float:
@@ -206,8 +210,8 @@ def _evened(image: Image.Image) -> Image.Image:
     return evened
 
 
-def _stretched(image: Image.Image) -> Image.Image:
-    """With ink black and paper white: what is nearly the one or the other is noise."""
+def _stretched(image: Image.Image, *, clip: bool) -> Image.Image:
+    """With ink black and paper white; `clip`: what is nearly the one or the other too."""
     smooth = image.filter(ImageFilter.BoxBlur(1))
     darkest, lightest = smooth.getextrema()
     assert isinstance(darkest, int)  # it has one channel
@@ -216,7 +220,9 @@ def _stretched(image: Image.Image) -> Image.Image:
     if white - darkest < 8:
         return image
     span = white - darkest
-    black, white = darkest + span * NEARLY_BLACK, white - span * NEARLY_WHITE
+    black, white = float(darkest), float(white)
+    if clip:
+        black, white = black + span * NEARLY_BLACK, white - span * NEARLY_WHITE
     return image.point(
         [_within(round((value - black) * WHITE / (white - black)), WHITE) for value in range(256)]
     )

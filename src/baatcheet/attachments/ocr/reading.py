@@ -56,7 +56,7 @@ class Reading:
     async def read(self, page: Page, scratch: Path) -> PageText:
         """The best that the engines read. Raises NobodyRead, and Refused when the page itself is unreadable."""
         best: PageText | None = None
-        passing = False
+        passing = spent = False
         for engine in self.engines:
             if engine.name in self._out:
                 continue
@@ -65,7 +65,7 @@ class Reading:
             except EngineFailed as error:
                 log.warning("ocr.engine_failed", engine=engine.name, page=page.number + 1, reason=str(error))
                 self.failures.append(Failure(engine.name, str(error), page.number + 1))
-                passing = passing or error.passing
+                passing, spent = passing or error.passing, spent or error.spent
                 if error.for_all:
                     self._out.add(engine.name)
                 continue
@@ -77,7 +77,7 @@ class Reading:
             about = [
                 one for one in self.failures if one.page in {None, page.number + 1} or one.engine in self._out
             ]
-            raise NobodyRead(about, passing=passing)
+            raise NobodyRead(about, passing=passing and not spent)
         return best
 
 

@@ -19,11 +19,12 @@ from baatcheet.attachments.contents.pages import page_picture
 from baatcheet.attachments.contents.pictures import grey_picture
 from baatcheet.attachments.ocr.engine import Line, Page, PageText, Word
 from baatcheet.attachments.ocr.languages import LANGUAGES, SCRIPT_OF, language_of, letters
-from baatcheet.attachments.ocr.preparing import BORDER, Lie, View, clean, fitting, is_blank, lies
+from baatcheet.attachments.ocr.preparing import BORDER, Care, Lie, View, clean, fitting, is_blank, lies
 from baatcheet.jobs.isolation_frames import Report
 
 NAME: Final = "tesseract"
 LEGIBLE_LINE: Final = 0.3  # and a line, on a page that has some
+LEGIBLE_FEW: Final = 0.75  # and a few letters alone, on a page that is sure
 SURE: Final = 0.85  # the confidence of a reading that needs no other to compare with
 LIKELY: Final = 0.6  # below it, another language is tried for a line
 CLEAR: Final = 0.55  # above it, a page is read in its own script
@@ -43,6 +44,7 @@ STEADY: Final = 0.2  # degrees that lines may rise without harm
 _Place = tuple[int, int, int, int]
 _PARAGRAPH, _LINE, _WORD = "3", "4", "5"  # levels of Tesseract's table
 
+_MORE_CARE: tuple[Care, ...] = ("harsh", "gentle")
 _GROUP = {"Latin": "Latin", "Fraktur": "Latin", "Arabic": "Arabic", "Devanagari": "Devanagari"}
 
 
@@ -176,12 +178,14 @@ class _Reader:
         if is_blank(cleaned.image):
             return None
         best = self._mended(self._read_clean(cleaned))
-        if best.letters and not best.sure:
-            cleaned = View(clean(page.image, harder=True), page.place)
-            again = self._read_clean(cleaned) if best.confidence < CLEAR else self._read_as(cleaned, best)
+        for care in _MORE_CARE if best.letters else ():
+            if best.sure:
+                break
+            cleaned = View(clean(page.image, care), page.place)
+            lost = care == "harsh" and best.confidence < CLEAR
+            again = self._read_clean(cleaned) if lost else self._read_as(cleaned, best)
             best = max(best, self._mended(again), key=lambda one: one.worth)
-        legible = tuple(line for line in best.lines if line.confidence >= LEGIBLE_LINE)
-        best = replace(best, lines=legible)
+        best = replace(best, lines=tuple(line for line in best.lines if not _is_dirt(line, best)))
         return best if best.letters and best.confidence >= LEGIBLE else None
 
     def _read_clean(self, page: View) -> _Reading:
@@ -332,6 +336,12 @@ class _Reader:
         tesseract = _loaded(self._tessdata, data)
         tesseract.SetPageSegMode(mode)
         return tesseract
+
+
+def _is_dirt(line: _Seen, page: _Reading) -> bool:
+    """Whether a line is none: on a page that is sure, a few letters that it doubts are a shadow or a stain."""
+    few = line.letters <= FEW // 3
+    return line.confidence < (LEGIBLE_FEW if few and page.sure else LEGIBLE_LINE)
 
 
 def _in_order(image: Image.Image, ways: Sequence[Lie]) -> Sequence[Lie]:
