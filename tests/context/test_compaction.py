@@ -1,8 +1,6 @@
 """What leaves the window is summarised in blocks and found again, on its own branch and for its own user only."""
 
 import asyncio
-import gc
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

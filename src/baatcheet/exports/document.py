@@ -126,7 +126,8 @@ def lines(path: Path) -> Iterator[Line]:
 
 
 def _mended(record: Line) -> Line:
-    return msgspec.convert(_without_surrogates(msgspec.to_builtins(record)), type=Line)
+    mended: Line = msgspec.convert(_without_surrogates(msgspec.to_builtins(record)), type=Line)
+    return mended
 
 
 def _without_surrogates(value: object) -> object:

@@ -289,7 +289,7 @@ def _printable(text: str) -> str:
 def _log_uncaught(
     kind: type[BaseException],
     error: BaseException,
-    trace: TracebackType | None,  # noqa: ARG001 - sys's signature
+    trace: TracebackType | None,
 ) -> None:
     if not issubclass(kind, KeyboardInterrupt):
         get_logger("baatcheet").error("process.crashed", error=error)

@@ -104,7 +104,11 @@ def _short_lines(source: str) -> Iterator[str]:
     at = 0
     while at < len(source):
         most = at + SEGMENT
-        end = source.find("\n", at, most) + 1 or source.rfind(" ", at + SEGMENT // 2, most) + 1 or min(len(source), most)
+        end = (
+            source.find("\n", at, most) + 1
+            or source.rfind(" ", at + SEGMENT // 2, most) + 1
+            or min(len(source), most)
+        )
         yield source[at:end]
         at = end
 
