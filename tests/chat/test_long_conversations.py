@@ -24,6 +24,9 @@ from tests.running import api_process, new_user
 from tests.scripted_provider import ScriptedProvider, Step
 from tests.valkey_server import ValkeyServer
 
+# What a server without this provider must not be told.
+_OF_OPENAI = ("OPENAI_", "BAATCHEET_AUDIO_ENGINES")
+
 # Summaries are made by a worker.
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -224,7 +227,7 @@ async def test_a_model_with_a_smaller_window_that_stands_in_is_sent_what_fits_it
             {"name": name, "base_url": at.base_url, "models": [name], "context_window": window}
             for name, at, window in (("wide", wide, 32_768), ("narrow", narrow, 2_048))
         ]
-        own = {name: value for name, value in own_environment.items() if not name.startswith("OPENAI_")}
+        own = {name: value for name, value in own_environment.items() if not name.startswith(_OF_OPENAI)}
         own |= {"BAATCHEET_PROVIDERS": json.dumps(providers), "BAATCHEET_CONTEXT_MAX_TOKENS": "8000"}
         with api_process(own, tmp_path / "api.log") as running:
             async with Caller(running.url, new_user(running.url, ADMIN_TOKEN)) as caller:

@@ -110,10 +110,10 @@ def test_strings_that_look_like_objects_are_kept(tmp_path: Path) -> None:
     foot.write_bytes(typst.compile(b"foot", format="pdf", pdf_tags=False))
     file = io.BytesIO()
     joined = Joined(file)
-    joined.feet(foot)
-    joined.feet(foot)
-    joined.add(part, File(part.read_bytes()).marks())
-    joined.add(part, File(part.read_bytes()).marks())
+    joined.add(File(part.read_bytes()))
+    joined.add(File(part.read_bytes()))
+    joined.feet(File(foot.read_bytes()), 1)
+    joined.feet(File(foot.read_bytes()), 2)
     joined.finish([Heading(1, "one"), Heading(1, "two")], About("t", "", AT))
 
     with pypdfium2.PdfDocument(file.getvalue()) as document:

@@ -26,7 +26,7 @@ TALL_ENOUGH: Final = (
 TOO_TALL: Final = 60
 BEST_HEIGHT: Final = 30
 MOST_ENLARGED: Final = 4.0
-NEARLY_BLACK, NEARLY_WHITE = 0.15, 0.2  # shares of the way from ink to paper
+NEARLY_BLACK, NEARLY_WHITE = 0.05, 0.15  # shares of the way from ink to paper
 BORDER: Final = 24  # pixels of paper around everything: engines miss what touches an edge
 
 Care = Literal["usual", "harsh", "gentle"]

@@ -245,7 +245,7 @@ def cell(words: str, most: int = text.LONG_WORD) -> Cell:
 def short(words: str, units: int = TITLE) -> str:
     """The beginning of `words`, as much as fits on one line of so many units."""
     line = headline(text.shown(words), units)
-    while text.width(line) > units:
+    while not text.is_narrow(line) and text.width(line) > units:
         line = headline(line, min(len(line) - 1, max(2, len(line) * units // text.width(line))))
     return line
 

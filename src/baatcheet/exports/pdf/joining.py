@@ -8,7 +8,6 @@ file, part by part, so that no more than one part is in memory.
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import IO, Final, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -60,53 +59,37 @@ class _Link(NamedTuple):
 
 
 class Joined:
-    """The file that grows: first the `feet`, then `add` its parts in their order, then `finish`."""
+    """The file that grows: `add` its parts in their order, the front last, then its `feet`, then `finish`."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._output = Output(file)
         self._tree = self._output.new()  # of pages
         self._structure = _Structure(self._output)
-        self._before, self._after = (
-            self._output.new(),
-            self._output.new(),
-        )  # what stands around a page's own content
+        # What stands around a page's own content.
+        self._before, self._after = self._output.new(), self._output.new()
         self._output.stream(self._before, {}, b"q\n", compressed=False)
         foot = b"\nQ\n/Artifact BMC\nq\n/%b Do\nQ\nEMC\n" % _FOOT.encode()
         self._output.stream(self._after, {}, foot, compressed=False)
-        self._feet: list[int] = []
-        self._pages = 0
         self._trees: list[int] = []  # of the pages of each part
+        self._feet: list[int] = []  # for each page: the form that will be laid over it
         self._marks: list[Mark] = []
         self._links: list[_Link] = []
 
-    def feet(self, path: Path) -> None:
-        """Take the pages of the file at `path` as forms, each to be laid over the next page that has none yet."""
-        file = File(path.read_bytes())
-        pages = file.pages()
-        by = self._output.reserve(file.size - 1)
-        for number in range(1, file.size):
-            if number not in pages:
-                self._copy(file.body(number), number, by, 0)
-        for number in pages:
-            page = file.dictionary(number)
-            body = file.body(reference(page["Contents"]))
-            form = dictionary(parse(body.value))
-            form |= {"Type": Name("XObject"), "Subtype": Name("Form"), "BBox": page["MediaBox"]}
-            form["Resources"] = moved(page["Resources"], by)
-            self._output.object(number + by, written(form), body.stream)
-            self._feet.append(number + by)
+    @property
+    def pages(self) -> int:
+        return len(self._feet)
 
-    def add(self, path: Path, marks: Sequence[Mark] = (), *, front: bool = False) -> None:
-        """Take the pages of the file at `path`, and the headings in it, which are at `marks`.
+    def add(self, file: File, *, front: bool = False) -> None:
+        """Take the pages of `file`, and the headings on them.
 
-        `front`: the links in it lead to headings.
+        `front`: they come before all others, and the links on them lead to headings.
         """
-        file = File(path.read_bytes())
         pages = file.pages()
         root = reference(file.root["Pages"])
         by = self._output.reserve(file.size - 1)
+        feet = self._output.reserve(len(pages)) + 1
         parents_by = self._structure.next_parent
-        done = {root, *pages, *_bookkeeping(file), *self._structure.add(file, by)}
+        done = {root, *pages, *_bookkeeping(file), *self._structure.add(file, by, front=front)}
         for number in range(1, file.size):
             if number in done:
                 continue
@@ -115,12 +98,29 @@ class Joined:
                 self._link(body, number, by, parents_by)
             else:
                 self._copy(body, number, by, parents_by)
-        for number in pages:
-            self._page(file, number, by, parents_by)
+        for foot, number in enumerate(pages, feet):
+            self._page(file, number, foot, by, parents_by)
         tree = dictionary(moved(file.dictionary(root), by))
         self._output.object(root + by, written({**tree, "Parent": Ref(self._tree)}))
-        self._trees.append(root + by)
-        self._marks += [mark._replace(page=mark.page + by) for mark in marks]
+        place = 0 if front else self.pages
+        self._feet[place:place] = range(feet, feet + len(pages))
+        self._trees.insert(0 if front else len(self._trees), root + by)
+        self._marks += [mark._replace(page=mark.page + by) for mark in file.marks()]
+
+    def feet(self, file: File, first: int) -> None:
+        """Take the pages of `file` as forms, the first of them to be laid over page `first`, counted from 1."""
+        pages = file.pages()
+        by = self._output.reserve(file.size - 1)
+        for number in range(1, file.size):
+            if number not in pages:
+                self._copy(file.body(number), number, by, 0)
+        for foot, number in enumerate(pages, first - 1):
+            page = file.dictionary(number)
+            body = file.body(reference(page["Contents"]))
+            form = dictionary(parse(body.value))
+            form |= {"Type": Name("XObject"), "Subtype": Name("Form"), "BBox": page["MediaBox"]}
+            form["Resources"] = moved(page["Resources"], by)
+            self._output.object(self._feet[foot], written(form), body.stream)
 
     def finish(self, headings: Sequence[Heading], about: About) -> None:
         """Write what holds it together. `headings`: one for each that was set, in their order."""
@@ -130,7 +130,7 @@ class Joined:
             changed = {key: value for key, value in link.annotation.items() if key != "A"}
             self._output.object(link.number, written({**changed, "Dest": _place(self._marks[link.mark])}))
         trees: list[Value] = [Ref(number) for number in self._trees]
-        self._output.object(self._tree, written({"Type": Name("Pages"), "Kids": trees, "Count": self._pages}))
+        self._output.object(self._tree, written({"Type": Name("Pages"), "Kids": trees, "Count": self.pages}))
         metadata = self._output.new()
         self._output.stream(
             metadata, {"Type": Name("Metadata"), "Subtype": Name("XML")}, _xmp(about), compressed=False
@@ -149,7 +149,7 @@ class Joined:
             catalog["Outlines"] = Ref(_bookmarks(self._output, headings, self._marks))
         self._output.finish(self._output.add(catalog), self._output.add(_info(about)))
 
-    def _page(self, file: File, number: int, by: int, parents_by: int) -> None:
+    def _page(self, file: File, number: int, foot: int, by: int, parents_by: int) -> None:
         page = file.dictionary(number)
         resources = dictionary(file.resolved(page["Resources"]))
         forms = dictionary(moved(file.resolved(resources.get("XObject", {})), by))
@@ -159,12 +159,11 @@ class Joined:
         contents = page.get("Contents", [])
         streams = contents if isinstance(contents, list) else [contents]
         page = dictionary(moved({key: value for key, value in page.items() if key != "Resources"}, by))
-        page["Resources"] = {**resources, "XObject": {**forms, _FOOT: Ref(self._feet[self._pages])}}
+        page["Resources"] = {**resources, "XObject": {**forms, _FOOT: Ref(foot)}}
         page["Contents"] = [Ref(self._before), *(moved(one, by) for one in streams), Ref(self._after)]
         if isinstance(parents := page.get("StructParents"), int):
             page["StructParents"] = parents + parents_by
         self._output.object(number + by, written(page))
-        self._pages += 1
 
     def _copy(self, body: Body, number: int, by: int, parents_by: int) -> None:
         self._output.object(number + by, renumbered(body.value, by, parents_by), body.stream)
@@ -190,7 +189,7 @@ class _Structure:
         self._roles: Value = None
         self.next_parent = 0
 
-    def add(self, file: File, by: int) -> set[int]:
+    def add(self, file: File, by: int, *, front: bool) -> set[int]:
         """Take over the structure of a part, which becomes a part of the whole; the objects that are done with."""
         number = reference(file.root["StructTreeRoot"])
         root = file.dictionary(number)
@@ -200,7 +199,7 @@ class _Structure:
             at = reference(kid)
             element = dictionary(moved(file.dictionary(at), by))
             self._output.object(at + by, written({**element, "S": Name("Part"), "P": Ref(self._document)}))
-            self._children.append(Ref(at + by))
+            self._children.insert(0 if front else len(self._children), Ref(at + by))
             done.add(at)
         self._roles = root.get("RoleMap", self._roles)
         self._add_parents(_numbers(file, file.resolved(root.get("ParentTree"))), by)

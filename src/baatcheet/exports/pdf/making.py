@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -19,7 +19,7 @@ from baatcheet.exports.pdf.contents import Chosen, Line
 from baatcheet.exports.pdf.fonts import Shelf
 from baatcheet.exports.pdf.joining import About, Heading, Joined
 from baatcheet.exports.pdf.mending import mended
-from baatcheet.exports.pdf.objects import File, Mark
+from baatcheet.exports.pdf.objects import File
 from baatcheet.exports.pdf.tree import Cell, Look, Pages
 from baatcheet.exports.pdf.typesetting import NotSet, Typesetter
 from baatcheet.jobs.isolation_frames import Refused, Report
@@ -53,14 +53,6 @@ class _Feet(msgspec.Struct, frozen=True):
     total: int
 
 
-class _Set(NamedTuple):
-    """A portion that is set."""
-
-    path: Path
-    pages: int
-    marks: list[Mark]
-
-
 def make_pdf(order: Rendering, report: Report, shelf: Shelf | None = None) -> Rendered:
     """Make the PDF that `order` asks for. Raises Refused for what is too long for one."""
     target = Path(order.target)
@@ -86,48 +78,37 @@ class _Making:
         self._look = shelf.look(head.paper, head.urdu)
         self._composer = Composer(head, self._root, self._look)
         self._clock = wording.Clock(head)
-        self._parts: list[_Set] = []
         self._unset = 0  # portions that could not be set as they were
         self._pages_of_marks: list[int] = []  # for each heading: its page, counted from the first message's
 
     def make(self, lines: Iterator[form.Line], target: Path) -> Rendered:
         self._report(1, "Setting pages")
-        with Typesetter(self._root, self._shelf, self._at, RUNS) as typesetter:
-            self._set_messages(typesetter, lines)
-            self._report(84, "Writing the table of contents")
+        with Typesetter(self._root, self._shelf, self._at, RUNS) as typesetter, self._file.open("wb") as file:
+            joined = Joined(file)
+            self._set_messages(typesetter, joined, lines)
+            self._report(90, "Writing the table of contents")
             notes = self._notes()
-            front, front_pages = self._set_front(typesetter, notes)
-            total = front_pages + sum(part.pages for part in self._parts)
-            with self._file.open("wb") as file:
-                joined = Joined(file)
-                for first in range(1, total + 1, FEET):
-                    self._report(86 + 4 * first / total, f"Numbering {total:,} pages")
-                    last = min(total, first + FEET - 1)
-                    title = short_cell(self._title(90))
-                    data = _Feet(self._look, title, first, last, total)
-                    joined.feet(typesetter.set_now("feet.typ", f"feet-{first}", data, tagged=False))
-                joined.add(front, front=True)
-                for number, part in enumerate(self._parts):
-                    self._report(90 + 9 * number / len(self._parts), "Binding the pages")
-                    joined.add(part.path, part.marks)
-                    part.path.unlink()
-                headings = [Heading(entry.level, entry.title) for entry in self._composer.entries]
-                joined.finish(headings, About(self._title(300), text.shown(self._head.owner), self._at))
+            self._set_front(typesetter, joined, notes)
+            self._set_feet(typesetter, joined)
+            self._report(98, "Binding the pages")
+            headings = [Heading(entry.level, entry.title) for entry in self._composer.entries]
+            joined.finish(headings, About(self._title(300), text.shown(self._head.owner), self._at))
         size = self._file.stat().st_size
         self._file.replace(target)
         self._report(100, "Done")
-        return Rendered(total, size, self._composer.messages, tuple(notes))
+        return Rendered(joined.pages, size, self._composer.messages, tuple(notes))
 
     # Messages -------------------------------------------------------------------------------------------------------
 
-    def _set_messages(self, typesetter: Typesetter, lines: Iterator[form.Line]) -> None:
+    def _set_messages(self, typesetter: Typesetter, joined: Joined, lines: Iterator[form.Line]) -> None:
+        """Set portion after portion. While some are being set, the next is composed and the one before joined."""
         waiting: deque[tuple[Portion, Future[Path]]] = deque()
         for portion in self._portions(lines):
             waiting.append((portion, typesetter.begin("messages.typ", portion.path)))
             if len(waiting) > RUNS:
-                self._take(typesetter, *waiting.popleft())
+                self._take(typesetter, joined, *waiting.popleft())
         while waiting:
-            self._take(typesetter, *waiting.popleft())
+            self._take(typesetter, joined, *waiting.popleft())
 
     def _portions(self, lines: Iterator[form.Line]) -> Iterator[Portion]:
         characters = 0
@@ -144,24 +125,22 @@ class _Making:
             yield from self._composer.add(line)
         yield from self._composer.end()
 
-    def _take(self, typesetter: Typesetter, portion: Portion, future: "Future[Path]") -> None:
+    def _take(self, typesetter: Typesetter, joined: Joined, portion: Portion, future: "Future[Path]") -> None:
         try:
             path, headings = future.result(), portion.headings
         except NotSet:
             path, headings = self._mend(typesetter, portion)
         for picture in portion.pictures:
             picture.unlink()
-        file = File(path.read_bytes())
-        pages = file.pages()
+        file = _read(path)
         marks = file.marks()
         if len(marks) != headings:
             raise AssertionError(f"{len(marks)} of {headings} headings were set")
-        before = sum(part.pages for part in self._parts)
-        places = {number: before + place for place, number in enumerate(pages, 1)}
+        places = {number: joined.pages + place for place, number in enumerate(file.pages(), 1)}
         self._pages_of_marks += [places[mark.page] for mark in marks]
-        self._parts.append(_Set(path, len(pages), marks))
+        joined.add(file)
         done, total = portion.messages, max(self._head.messages, portion.messages)
-        self._report(2 + 82 * done / max(1, total), f"Message {done:,} of {total:,}")
+        self._report(2 + 88 * done / max(1, total), f"Message {done:,} of {total:,}")
 
     def _mend(self, typesetter: Typesetter, portion: Portion) -> tuple[Path, int]:
         """Set the portion without what can't be set, and forget the headings that are lost with it."""
@@ -184,21 +163,27 @@ class _Making:
 
     # Front ----------------------------------------------------------------------------------------------------------
 
-    def _set_front(self, typesetter: Typesetter, notes: list[str]) -> tuple[Path, int]:
-        """The title and the table of contents, and how many pages they take, which the table counts from."""
+    def _set_front(self, typesetter: Typesetter, joined: Joined, notes: list[str]) -> None:
+        """The title and the table of contents, which counts the pages that it takes itself."""
         chosen = contents.choose(self._composer.entries, self._clock.day, self._clock.month)
-        guess = 1 + len(chosen) // 45
-        while True:
-            lines = [self._line(one, guess) for one in chosen]
-            about = [(name, cell(value)) for name, value in self._about()]
-            data = _Front(
-                self._look, cell(self._title(300), LARGE_WORD), about, notes, lines, self._composer.talks > 1
-            )
-            path = typesetter.set_now("front.typ", "front", data)
-            pages = len(File(path.read_bytes()).pages())
-            if pages == guess:
-                return path, pages
-            guess = pages
+        title = cell(self._title(300), LARGE_WORD)
+        about = [(name, cell(value)) for name, value in self._about()]
+        pages, file = 1 + len(chosen) // 45, None
+        # Each line is as high as any other, so the second time is right.
+        while file is None or len(file.pages()) != pages:
+            pages = len(file.pages()) if file else pages
+            lines = [self._line(one, pages) for one in chosen]
+            data = _Front(self._look, title, about, notes, lines, self._composer.talks > 1)
+            file = _read(typesetter.set_now("front.typ", "front", data))
+        joined.add(file, front=True)
+
+    def _set_feet(self, typesetter: Typesetter, joined: Joined) -> None:
+        total = joined.pages
+        title = short_cell(self._title(90))
+        for first in range(1, total + 1, FEET):
+            self._report(92 + 6 * first / total, f"Numbering {total:,} pages")
+            data = _Feet(self._look, title, first, min(total, first + FEET - 1), total)
+            joined.feet(_read(typesetter.set_now("feet.typ", "feet", data, tagged=False)), first)
 
     def _line(self, chosen: Chosen, front: int) -> Line:
         return Line(chosen.level, chosen.cell, str(front + self._pages_of_marks[chosen.mark]), chosen.mark)
@@ -235,3 +220,10 @@ class _Making:
                 f"{wording.counted(left_out, 'picture')} could not be shown: broken, too large, or too many."
             )
         return notes
+
+
+def _read(path: Path) -> File:
+    """The file at `path`, which is then no more needed."""
+    data = path.read_bytes()
+    path.unlink()
+    return File(data)

@@ -189,7 +189,9 @@ class File:
         )
         self.root_number = reference(trailer["Root"])
         self.root = self.dictionary(self.root_number)
+        self._pages: list[int] = []
         self._bookmarks: list[int] = []
+        self._marks: list[Mark] = []
 
     def body(self, number: int) -> Body:
         """Object `number`."""
@@ -225,6 +227,11 @@ class File:
 
     def pages(self) -> list[int]:
         """The objects of the pages, in their order."""
+        if not self._pages:
+            self._pages = self._find_pages()
+        return self._pages
+
+    def _find_pages(self) -> list[int]:
         found: list[int] = []
         waiting = [reference(self.root["Pages"])]
         while waiting:
@@ -250,6 +257,11 @@ class File:
 
     def marks(self) -> list[Mark]:
         """Where each heading stands, in their order."""
+        if not self._marks:
+            self._marks = self._find_marks()
+        return self._marks
+
+    def _find_marks(self) -> list[Mark]:
         found: list[Mark] = []
         for number in self.bookmarks()[1:]:
             place = self.dictionary(number).get("Dest")
@@ -270,6 +282,8 @@ def renumbered(value: bytes, by: int, parents_by: int) -> bytes:
         name, number = match.group().split()
         return b"%b %d" % (name, int(number) + parents_by)
 
+    if b" 0 R" not in value and b"/StructParent" not in value:
+        return value
     if b"(" not in value:
         return _NUMBERS.sub(moved, value)
     parts = []

@@ -268,6 +268,11 @@ def _cuts_between(word: str, start: int, end: int, most: int, step: int) -> Iter
         before = one
 
 
+def is_narrow(text: str) -> bool:
+    """Whether no character of `text` is wider than one unit: so it is before the Hangul letters."""
+    return text.isascii() or max(text) < "\u1100"
+
+
 def width(text: str) -> int:
     """How many units `text` may take, at most or nearly so."""
     return len(text) if text.isascii() else sum(map(_units, text))
