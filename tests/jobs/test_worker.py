@@ -582,3 +582,46 @@ async def test_a_deadlock_while_a_job_is_buried_does_not_leave_out_what_it_conce
     await bench.worker(kind)
     assert (await bench.until(await bench.enqueue(kind))).status == "dead"
     assert len(tries) == 3
+
+
+async def test_a_cancelled_run_ends_though_what_it_concerned_can_not_be_told(
+    bench: Bench, alice: Caller
+) -> None:
+    async def hang(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        await asyncio.Event().wait()
+
+    async def bury(dead: DeadJob[Work], session: AsyncSession, parts: object) -> None:
+        raise ValueError("the grave is taken")
+
+    kind = bench.kind(hang, on_dead=bury)
+    await bench.worker(kind, rhythm=replace(QUICK, lease=60, reap=60))
+    id_ = await bench.enqueue(kind, owner=alice.user_id)
+    await bench.until(id_, lambda row: row.status == "running")
+    await alice.post(f"/api/v1/jobs/{id_}/cancel")
+    assert (await bench.until(id_, seconds=8)).status == "cancelled"
+
+
+async def test_a_job_that_its_owner_wants_cancelled_is_not_handed_back(
+    bench: Bench, alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        await asyncio.Event().wait()
+
+    kind = bench.kind(hang)
+    worker = await bench.worker(kind, rhythm=replace(QUICK, poll=60))
+    id_ = await bench.enqueue(kind, owner=alice.user_id)
+    await bench.until(id_, lambda row: row.status == "running")
+    monkeypatch.setattr(worker._runner, "cancel", lambda _id: None)  # as if the notice were lost
+    await alice.post(f"/api/v1/jobs/{id_}/cancel")
+    await worker.stop()
+    assert (await bench.row(id_)).status == "cancelled"
+
+
+async def test_a_job_of_a_kind_that_is_new_waits_for_a_worker_that_knows_it(bench: Bench) -> None:
+    known = bench.kind(nothing)
+    unknown = bench.kind(nothing, name=f"{bench.name}.newer")
+    await bench.worker(known)
+    row = await bench.until(await bench.enqueue(unknown), lambda row: row.status == "waiting")
+    assert (row.due_at - row.created_at).total_seconds() > 50

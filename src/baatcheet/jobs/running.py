@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -30,6 +30,7 @@ log = get_logger(__name__)
 PROGRESS_EVERY = 1.0  # seconds
 MOST_DETAIL = 4_000  # characters of an error for administrators
 FREE_FAILURES = 10  # runs that the database itself broke off, and that don't count
+UNKNOWN_PAUSE = 60.0  # seconds until a job of a kind that is unknown here is tried again
 STOP_PATIENCE = 2.0  # seconds in which what was handed back is written down
 
 OUR_FAULT = "Something went wrong on our side."
@@ -42,6 +43,7 @@ _CONFLICT_STATES = ("40001", "40P01")  # serialization failure, deadlock
 Why = Literal["cancelled", "stopping"]
 Observe = Callable[[str, str, float], None]  # a kind, how a run of it ended, and after how many seconds
 Written = TypeVar("Written")
+Written_co = TypeVar("Written_co", covariant=True)
 
 
 @dataclass
@@ -53,6 +55,12 @@ class _Running:
     ending: bool = False  # what there is to write of its end is being written: nothing breaks that off
     told_at: float = 0.0
     told: tuple[int, str | None] = (0, None)
+
+
+class Write(Protocol[Written_co]):
+    """Writes a job's end down, in one transaction; `burying`: with what its kind has to say of it."""
+
+    async def __call__(self, *, burying: bool) -> Written_co: ...
 
 
 class Runner:
@@ -130,7 +138,9 @@ class Runner:
         claimed = run.claimed
         bound = self._kinds.get(claimed.kind)
         if bound is None:
-            return await self.fail(claimed, f"No worker knows what a {claimed.kind!r} is.", None)
+            # An older worker beside newer ones, most likely: another may know it.
+            words = f"This worker does not know what a {claimed.kind!r} is."
+            return await self.fail(claimed, words, None, after=UNKNOWN_PAUSE)
         try:
             payload = msgspec.convert(claimed.payload, bound.kind.payload)
         except msgspec.ValidationError as error:
@@ -195,25 +205,27 @@ class Runner:
         if run.finished:
             return "succeeded"
         claimed, run.ending = run.claimed, True
-        if run.why == "stopping":
-            await self.hand_back(claimed)
+        if run.why == "stopping" and await self.hand_back(claimed):
             return "handed back"
 
-        async def write() -> bool:
+        async def write(*, burying: bool) -> bool:
             async with self._db.system() as session:
                 cancelled = await self._store.end_cancelled(session, claimed.run)
-                if cancelled:
+                if cancelled and burying:
                     await self._bury(claimed, session, CANCELLED, cancelled=True)
             return cancelled
 
-        if await self._surely(write):
+        if await self._written(claimed, write):
             return "cancelled"
         log.warning("job.lease_lost", job_id=str(claimed.id), kind=claimed.kind, attempt=claimed.attempt)
         return "lost"
 
-    async def hand_back(self, claimed: Claimed) -> None:
-        """Queue a job as if it had not been taken; left to the lease when the database is not there in time."""
-        await self._surely(lambda: self._store.release(claimed.run), patience=STOP_PATIENCE)
+    async def hand_back(self, claimed: Claimed) -> bool:
+        """Queue a job as if it had not been taken, unless its owner wants it cancelled. Whether it is queued.
+
+        Left to the lease when the database is not there in time.
+        """
+        return bool(await self._surely(lambda: self._store.release(claimed.run), patience=STOP_PATIENCE))
 
     async def fail(
         self,
@@ -244,14 +256,18 @@ class Runner:
                     await self._bury(claimed, session, CANCELLED, cancelled=True)
             return status
 
-        try:
-            status = await self._surely(lambda: repeated(lambda: write(burying=True)))
-        except Exception as error:  # noqa: BLE001 - the job's own end must be written down all the same
-            log.error("job.on_dead_failed", error=error, job_id=str(claimed.id), kind=claimed.kind)
-            status = await self._surely(lambda: write(burying=False))
+        status = await self._written(claimed, write)
         if status == "dead":
             log.warning("job.dead", job_id=str(claimed.id), kind=claimed.kind, reason=failure.words)
         return status or "lost"
+
+    async def _written(self, claimed: Claimed, write: Write[Written]) -> Written | None:
+        """What `write` returns: with what its kind has to say of the end, or where that can't be written, without."""
+        try:
+            return await self._surely(lambda: repeated(lambda: write(burying=True)))
+        except Exception as error:  # noqa: BLE001 - the job's own end must be written down all the same
+            log.error("job.on_dead_failed", error=error, job_id=str(claimed.id), kind=claimed.kind)
+            return await self._surely(lambda: write(burying=False))
 
     def _pause(self, claimed: Claimed, after: float | None, *, counted: bool) -> float | None:
         """Seconds until the next attempt; None when there is none."""
