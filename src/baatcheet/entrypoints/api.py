@@ -54,12 +54,12 @@ from baatcheet.openai_api.audio import AudioApi
 from baatcheet.platform import failures, logging, openapi
 from baatcheet.platform.asgi import Frame
 from baatcheet.platform.cache import Cache
-from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl
+from baatcheet.platform.database import Database, UnusableDatabaseUrl
 from baatcheet.platform.health import Health
 from baatcheet.platform.http import client_session
 from baatcheet.platform.logging import get_logger
-from baatcheet.platform.pool import pool_share, server_limits
-from baatcheet.platform.settings import DatabaseSettings, Settings, SettingsError, load
+from baatcheet.platform.pool import pool_size
+from baatcheet.platform.settings import Settings, SettingsError, load
 from baatcheet.platform.telemetry import Metrics, Sampler, Telemetry, connect_tracer
 from baatcheet.projects import endpoints as project_endpoints
 from baatcheet.projects.service import Projects
@@ -176,7 +176,7 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     state.settings = settings
     state.database = db = Database(
         settings.database,
-        pool_size=await _pool_size(settings.database, settings.server.processes + settings.jobs.workers),
+        pool_size=await pool_size(settings.database, settings.server.processes + settings.jobs.workers),
         name="baatcheet api",
     )
     settling: Callable[[], float] = state.grace.settling
@@ -271,16 +271,6 @@ async def _look_for_default(catalogue: Catalogue, default: str | None) -> None:
         await catalogue.resolve(default)
     except UnknownModel as error:
         log.warning("models.default_unknown", setting="BAATCHEET_DEFAULT_MODEL", reason=str(error))
-
-
-async def _pool_size(settings: DatabaseSettings, processes: int) -> int:
-    """Raises SettingsError. A database that is down doesn't keep us from starting: requests will say so."""
-    try:
-        limits = await server_limits(settings)
-    except DatabaseUnavailable as error:
-        log.warning("database.unavailable_at_start", error=error)
-        limits = None
-    return pool_share(settings, limits, processes)
 
 
 def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:

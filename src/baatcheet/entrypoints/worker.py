@@ -11,17 +11,20 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+import uvloop
+
 from baatcheet.chat.keeper import Keeper
 from baatcheet.chat.store import TurnStore
+from baatcheet.context.counting import count
 from baatcheet.entrypoints.background import Background, open_background
 from baatcheet.entrypoints.notices import direct_connection, hears_notices
 from baatcheet.entrypoints.refusal import refuse
 from baatcheet.jobs.worker import Rhythm, Worker
 from baatcheet.kit.ids import new_id
 from baatcheet.platform import logging
-from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl
+from baatcheet.platform.database import Database, UnusableDatabaseUrl
 from baatcheet.platform.logging import get_logger
-from baatcheet.platform.pool import pool_share, server_limits
+from baatcheet.platform.pool import pool_size
 from baatcheet.platform.settings import JobSettings, Settings, SettingsError, load
 from baatcheet.platform.telemetry import Metrics
 
@@ -29,7 +32,6 @@ log = get_logger(__name__)
 
 # Jobs of a queue that one worker runs at once.
 CONCURRENCY = {"webhook": 100, "email": 4, "ocr": 2, "audio": 2, "export": 2, "summaries": 2}
-LAST_WORD = 5.0  # seconds in which what was handed back is written down, after the grace period
 
 
 class UnknownQueues(SettingsError):
@@ -50,7 +52,9 @@ async def run(settings: Settings, queues: Sequence[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
-        db = Database(settings.database, pool_size=await _pool_size(settings), name="baatcheet worker")
+        processes = settings.server.processes + max(1, settings.jobs.workers)
+        size = await pool_size(settings.database, processes)
+        db = Database(settings.database, pool_size=size, name="baatcheet worker")
         stack.push_async_callback(db.close)
         connection = direct_connection(settings)
         metrics = Metrics()
@@ -74,6 +78,7 @@ async def run(settings: Settings, queues: Sequence[str] | None = None) -> None:
             listens=hears_notices(settings, db),
             observe=metrics.job_ended,
         )
+        await asyncio.to_thread(count, "")  # the vocabulary is read now, and not in the middle of other jobs
         await worker.start()
         gc.collect()
         gc.freeze()
@@ -114,14 +119,10 @@ def rooms(settings: JobSettings) -> dict[str, int]:
     return CONCURRENCY | settings.concurrency
 
 
-async def _pool_size(settings: Settings) -> int:
-    """Raises SettingsError. A database that is down doesn't keep us from starting."""
-    try:
-        limits = await server_limits(settings.database)
-    except DatabaseUnavailable as error:
-        log.warning("database.unavailable_at_start", error=error)
-        limits = None
-    return pool_share(settings.database, limits, settings.server.processes + max(1, settings.jobs.workers))
+def work(settings: Settings, queues: Sequence[str] | None = None) -> None:
+    """`run`, on an event loop of its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings, queues))
 
 
 def main() -> None:
@@ -132,7 +133,7 @@ def main() -> None:
         settings = load()
         logging.configure(settings.telemetry)
         logging.register_secrets(settings)
-        asyncio.run(run(settings, arguments.queues.split(",") if arguments.queues else None))
+        work(settings, arguments.queues.split(",") if arguments.queues else None)
     except (SettingsError, UnusableDatabaseUrl) as error:
         refuse(error)
 

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from baatcheet.platform.database import DEFAULT_POOL_MAX, connect, connect_arguments, parse_url
+from baatcheet.platform.database import (
+    DEFAULT_POOL_MAX,
+    DatabaseUnavailable,
+    connect,
+    connect_arguments,
+    parse_url,
+)
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.settings import DatabaseSettings, SettingsError
 
@@ -59,6 +65,19 @@ def pool_share(settings: DatabaseSettings, limits: ServerLimits | None, processe
             log.warning("pool.smaller", wanted=total, allowed=limits.usable, sum=limits.sum())
             total = limits.usable
     return max(LEAST, total // processes)
+
+
+async def pool_size(settings: DatabaseSettings, processes: int) -> int:
+    """The connections of this one of `processes`. Raises SettingsError.
+
+    A database that is down doesn't keep a process from starting: whoever needs it will say so.
+    """
+    try:
+        limits = await server_limits(settings)
+    except DatabaseUnavailable as error:
+        log.warning("database.unavailable_at_start", error=error)
+        limits = None
+    return pool_share(settings, limits, processes)
 
 
 async def server_limits(settings: DatabaseSettings) -> ServerLimits | None:

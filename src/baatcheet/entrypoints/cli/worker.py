@@ -1,6 +1,5 @@
 """`baatcheet worker`: background work in a process of its own."""
 
-import asyncio
 from contextlib import suppress
 from typing import Annotated
 
@@ -34,4 +33,4 @@ def worker(
         with suppress(DatabaseUnavailable):  # it is waited for
             ensure_schema(settings, url)
         database = settings.database.model_copy(update={"url": SecretStr(url)})
-        asyncio.run(process.run(settings.model_copy(update={"database": database}), served))
+        process.work(settings.model_copy(update={"database": database}), served)
