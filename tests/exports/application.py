@@ -93,10 +93,9 @@ class Running:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, db: Database, folder: Path, exports: ExportSettings
+    settings: Settings, db: Database, database_url: str, folder: Path, exports: ExportSettings
 ) -> AsyncIterator[Running]:
     """Serves until left."""
-    assert settings.database.url is not None
     async with AsyncExitStack() as stack:
         cache = Cache(settings.cache)
         await cache.start()
@@ -104,7 +103,7 @@ async def serving(
         sandbox = await stack.enter_async_context(Sandbox())
         running = Running(
             "",
-            settings.database.url.get_secret_value(),
+            database_url,
             db,
             folder,
             FolderBlobs(folder),

@@ -1,10 +1,11 @@
 """A server of exports of these tests' own, and its users."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -13,21 +14,29 @@ from baatcheet.auth.principal import DEFAULT_SCOPES
 from baatcheet.auth.secrets import new_token, shown_part, token_hash
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database
+from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings, ExportSettings, Settings
-from tests.conftest import Caller
+from tests.conftest import Caller, database_on
 from tests.exports.application import Running, serving
 
 NewSomebody = Callable[..., Awaitable[Caller]]
 
 
+@pytest.fixture(scope="session")
+def exports_database(services: Mapping[str, str]) -> Iterator[str]:
+    """Of these suites' own: no other worker is to take their jobs."""
+    with database_on(services["DATABASE_URL"]) as url:
+        upgrade(url)
+        yield url
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def running(settings: Settings, tmp_path_factory: Any) -> AsyncIterator[Running]:
-    assert settings.database.url is not None
-    url = SecretStr(settings.database.url.get_secret_value())
+async def running(settings: Settings, exports_database: str, tmp_path_factory: Any) -> AsyncIterator[Running]:
+    url = SecretStr(exports_database)
     db = Database(DatabaseSettings(url=url), pool_size=10, name="exports")
     folder = tmp_path_factory.mktemp("files")
     exports = ExportSettings(max_import_bytes=64_000_000)
-    async with serving(settings, db, folder, exports) as server:
+    async with serving(settings, db, exports_database, folder, exports) as server:
         yield server
     await db.close()
 

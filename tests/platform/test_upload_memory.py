@@ -17,10 +17,10 @@ import pytest
 
 from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.platform.settings import load
+from tests.conftest import ADMIN_TOKEN
 from tests.platform.upload_server import PATH
 
 ROOT = Path(__file__).parents[2]
-TOKEN = "bc_administrator_of_the_upload_tests_0123"
 BOUNDARY = "frontier"
 SIZE = 50_000_000
 CHUNK = 100_000
@@ -38,7 +38,7 @@ def upload_server(
     settings = {
         **services,
         "OLLAMA_HOST": "",
-        "BAATCHEET_ADMIN_TOKEN": TOKEN,
+        "BAATCHEET_ADMIN_TOKEN": ADMIN_TOKEN,
         "BAATCHEET_POOL_MAX": "4",
         "BAATCHEET_MAX_BODY_BYTES": "70000000",
         "BAATCHEET_FILES_DIR": str(folder / "files"),
@@ -105,7 +105,7 @@ async def upload(url: str, content: bytes, pause: float) -> httpx.Response:
         yield END
 
     headers = {
-        "authorization": f"Bearer {TOKEN}",
+        "authorization": f"Bearer {ADMIN_TOKEN}",
         "content-type": f"multipart/form-data; boundary={BOUNDARY}",
         "content-length": str(len(HEAD) + len(content) + len(END)),
     }
