@@ -243,3 +243,24 @@ async def test_with_a_token_that_may_not_read_nothing_is_read(
         if method == "get" and not is_open(operation):
             answer = await send(blind, method, address(path, operation, things))
             assert answer.status_code == 403, (method, path, answer.text)
+
+
+@pytest.mark.parametrize("text", ["%00", "%7F%0A", "%ED%A0%80", "%F0%9F%90%88" * 25])
+async def test_no_text_in_a_query_or_a_path_is_a_fault_of_ours(
+    admin: Caller, things: dict[str, str], document: dict[str, Any], text: str
+) -> None:
+    walked = 0
+    for method, path, operation in operations(document):
+        body = next(bodies(document, operation))
+        for name in parameters(operation, "query"):
+            where = address(path, operation, things)
+            where += f"{'&' if '?' in where else '?'}{name}={text}"
+            answer = await send(admin, method, where, **body)
+            assert answer.status_code < 500, (method, path, name, answer.text)
+            walked += 1
+        for name in parameters(operation, "path"):
+            where = address(path.replace("{" + name + "}", text), operation, things)
+            answer = await send(admin, method, where, **body)
+            assert answer.status_code < 500, (method, path, name, answer.text)
+            walked += 1
+    assert walked > 100

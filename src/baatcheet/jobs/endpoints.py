@@ -22,7 +22,7 @@ from baatcheet.jobs.schemas import (
 )
 from baatcheet.jobs.service import Fleet, Jobs, is_admin
 from baatcheet.platform.openapi import found, problems
-from baatcheet.platform.rest import LIMIT, Cursor, Id, Limit, PathId, QueryFlag, changes, page_fields
+from baatcheet.platform.rest import LIMIT, Cursor, Id, Limit, Line, PathId, QueryFlag, changes, page_fields
 
 router = APIRouter(prefix="/api/v1", tags=["jobs"])
 
@@ -39,7 +39,7 @@ def _fleet(request: Request) -> Fleet:
 
 Service = Annotated[Jobs, Depends(_jobs)]
 Running = Annotated[Fleet, Depends(_fleet)]
-PathName = Annotated[str, Path(min_length=1, max_length=100, examples=["ocr"])]
+PathName = Annotated[Line, Path(min_length=1, max_length=100, examples=["ocr"])]
 
 _ID = {"job_id": "$response.body#/id"}
 _LINKS = {"getJob": _ID, "cancelJob": _ID, "retryJob": _ID}
@@ -49,9 +49,9 @@ _LINKS = {"getJob": _ID, "cancelJob": _ID, "retryJob": _ID}
 async def list_jobs(
     who: Reader,
     jobs: Service,
-    kind: Annotated[str | None, Query(max_length=100, examples=["ocr.extract"])] = None,
+    kind: Annotated[Line | None, Query(max_length=100, examples=["ocr.extract"])] = None,
     status: JobStatus | None = None,
-    queue: Annotated[str | None, Query(max_length=100)] = None,
+    queue: Annotated[Line | None, Query(max_length=100)] = None,
     subject_id: Annotated[Id | None, Query(description="What they are about.")] = None,
     everyone: Annotated[QueryFlag, Query(description="Everybody's, for administrators.")] = False,
     limit: Limit = LIMIT,

@@ -17,7 +17,7 @@ from baatcheet.notifications.schemas import (
 from baatcheet.notifications.service import Notifications
 from baatcheet.notifications.wording import Kind
 from baatcheet.platform.openapi import found, problems
-from baatcheet.platform.rest import LIMIT, Cursor, Limit, PathId, QueryFlag, changes, page_fields
+from baatcheet.platform.rest import LIMIT, Cursor, Limit, Line, PathId, QueryFlag, changes, page_fields
 
 TAG = {"name": "notifications", "description": "What a user is told: in a list, live, and by email."}
 
@@ -69,7 +69,7 @@ async def list_notification_preferences(who: Reader, notifications: Service) -> 
 )
 async def update_notification_preference(
     who: Writer,
-    kind: Annotated[str, Path(min_length=1, max_length=100, examples=["export.completed"])],
+    kind: Annotated[Line, Path(min_length=1, max_length=100, examples=["export.completed"])],
     body: PreferenceChanges,
     notifications: Service,
 ) -> PreferenceOut:

@@ -79,7 +79,7 @@ def wished_pause(status: int, header: str | None, now: datetime) -> float | None
         return min(float(text[:12]), LONGEST_WISH)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -15,7 +15,7 @@ from baatcheet.jobs.service import Fleet, Jobs, is_admin
 from baatcheet.kit.pagination import MAX_CURSOR
 from baatcheet.kit.text import storable
 from baatcheet.platform.errors import Invalid
-from baatcheet.platform.rest import PathId
+from baatcheet.platform.rest import Line, PathId
 
 PATH = "/console/jobs"
 router = APIRouter(prefix=PATH, route_class=RoomRoute)
@@ -100,7 +100,7 @@ async def redrive(request: Request, here: Here, form: Form, views: Views, jobs: 
 
 
 @router.get("/queues/{name}")
-async def ask_of_queue(request: Request, here: Here, fleet: Running, name: str) -> Response:
+async def ask_of_queue(request: Request, here: Here, fleet: Running, name: Line) -> Response:
     queue = next((one for one in await fleet.queues(here.who) if one.name == name), None)
     if queue is None:
         raise QueueNotFound(name)
@@ -116,7 +116,7 @@ async def ask_of_queue(request: Request, here: Here, fleet: Running, name: str) 
 
 @router.post("/queues/{name}")
 async def change_queue(
-    request: Request, here: Here, form: Form, views: Views, fleet: Running, name: str
+    request: Request, here: Here, form: Form, views: Views, fleet: Running, name: Line
 ) -> Response:
     match form.get("do"):
         case "pause" | "resume" as verb:
@@ -146,7 +146,7 @@ def _number(form: dict[str, str], field: str, most: int) -> int | None:
 
 
 @router.get("/schedules/{name}")
-async def ask_of_schedule(request: Request, here: Here, fleet: Running, name: str) -> Response:
+async def ask_of_schedule(request: Request, here: Here, fleet: Running, name: Line) -> Response:
     schedule = next((one for one in await fleet.schedules(here.who) if one.name == name), None)
     if schedule is None:
         raise ScheduleNotFound(name)
@@ -162,7 +162,7 @@ async def ask_of_schedule(request: Request, here: Here, fleet: Running, name: st
 
 @router.post("/schedules/{name}")
 async def change_schedule(
-    request: Request, here: Here, form: Form, views: Views, fleet: Running, name: str
+    request: Request, here: Here, form: Form, views: Views, fleet: Running, name: Line
 ) -> Response:
     verb = form.get("do")
     if verb not in {"pause", "resume"}:
