@@ -92,6 +92,30 @@ async def test_the_same_file_again_is_the_attachment_that_is_there(stage: Stage,
     assert len(files) == 1, "a copy was left behind"
 
 
+@pytest.mark.parametrize("was_read", [True, False])
+async def test_a_file_that_is_gone_is_there_again_once_it_is_uploaded_again(
+    stage: Stage, alice: Caller, was_read: bool
+) -> None:
+    made = await alice.uploaded(b"Words.", "a.txt")
+    where = f"{PATH}/{made['attachment']['id']}"
+    if was_read:
+        await stage.work()
+        await alice.ended(made["job"]["id"])
+    (file,) = [path for path in (stage.blobs._root / "attachments").rglob("*") if path.is_file()]
+    file.unlink()
+    if not was_read:
+        await stage.work()
+        assert (await alice.ended(made["job"]["id"]))[
+            "error"
+        ] == "The file is no longer there. Upload it again."
+    assert (await alice.get(f"{where}/content")).status_code == 404
+    again = await alice.uploaded(b"Words.", "a.txt")
+    assert again["attachment"]["id"] == made["attachment"]["id"]
+    assert (await alice.ended(again["job"]["id"]))["status"] == "succeeded"
+    assert (await alice.get(f"{where}/content")).content == b"Words."
+    assert (await alice.attachment(made["attachment"]["id"]))["extracted_text"] == "Words."
+
+
 async def test_the_same_file_at_once_makes_one_attachment(stage: Stage, alice: Caller) -> None:
     answers = await asyncio.gather(*(alice.upload(b"At once.", f"{n}.txt") for n in range(5)))
     assert {answer.status_code for answer in answers} == {202}

@@ -21,6 +21,12 @@ async def by_ids(session: AsyncSession, owner: UUID, ids: Collection[UUID]) -> d
     return {row.id: row for row in await session.scalars(query)}
 
 
+async def id_of(session: AsyncSession, owner: UUID, sha256: str) -> UUID | None:
+    """The attachment that a file is already."""
+    query = select(Attachment.id).where(Attachment.user_id == owner, Attachment.sha256 == sha256)
+    return await session.scalar(query)
+
+
 async def by_hash(session: AsyncSession, owner: UUID, sha256: str) -> Attachment | None:
     """Locked: whoever would read it again waits for who does."""
     query = select(Attachment).where(Attachment.user_id == owner, Attachment.sha256 == sha256)

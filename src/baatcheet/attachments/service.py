@@ -137,10 +137,15 @@ class Attachments:
         """Put an upload into the store, for `create`. Returns the id that its attachment is to have.
 
         Before any transaction, which must not wait for a store. What becomes of none is found by the clean-up.
+        Where the file of an attachment is gone, the same file uploaded again takes its place.
         Raises FileStoreUnavailable.
         """
         attachment_id = new_id()
-        await self.blobs.put(file_key(who.user_id, attachment_id), new.received.path)
+        async with self._db.tenant(who.user_id) as session:
+            there = await repository.id_of(session, who.user_id, new.received.sha256)
+        missing = there is not None and await self.blobs.size(file_key(who.user_id, there)) is None
+        key = file_key(who.user_id, there if there is not None and missing else attachment_id)
+        await self.blobs.put(key, new.received.path)
         return attachment_id
 
     async def drop(self, who: Principal, attachment_id: UUID) -> None:
