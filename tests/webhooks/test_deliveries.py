@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import standardwebhooks
@@ -18,7 +19,8 @@ from baatcheet.events.model import Event
 from baatcheet.events.relay import TooMuch
 from baatcheet.jobs.service import Jobs
 from baatcheet.kit.ids import new_id
-from baatcheet.webhooks.delivering import clear_away
+from baatcheet.webhooks.delivering import LANE_LIMIT, clear_away
+from baatcheet.webhooks.payload import LANES
 from tests.webhooks.conftest import SETTINGS, Hooks, Person, opened
 from tests.webhooks.receiver import Received, Receiver
 
@@ -615,6 +617,36 @@ async def test_a_dead_receiver_delays_no_other(hooks: Hooks, alice: Person, rece
     async with hooks.working(room=8):
         await receiver.wait_for(20, seconds=20)
     assert loop.time() - began < SETTINGS.timeout * 3
+
+
+async def test_however_many_receivers_of_one_user_hang_another_has_theirs(
+    hooks_database: str, receiver: Receiver
+) -> None:
+    settings = SETTINGS.model_copy(update={"max_endpoints": 50, "timeout": 30.0})
+    async with opened(hooks_database, settings) as hooks:
+        alice, bob = await hooks.person(), await hooks.person()
+        for _ in range(40):
+            await alice.make(receiver.url("/hang"))
+        await bob.make(receiver.url("/ok"))
+        await hooks.happens("turn.completed", TURN, alice.user_id, times=5)
+        async with hooks.working(room=100):
+            await receiver.wait_for(LANES * LANE_LIMIT, "/hang")
+            await hooks.happens("turn.completed", TURN, bob.user_id, times=20)
+            await receiver.wait_for(20, seconds=10)
+            assert len(receiver.at("/hang")) == LANES * LANE_LIMIT
+        await hooks.run("TRUNCATE jobs, outbox, events")
+
+
+async def test_of_several_jobs_for_one_delivery_each_that_sends_it_is_logged(
+    hooks: Hooks, alice: Person, receiver: Receiver
+) -> None:
+    webhook = await alice.make(receiver.url())
+    await hooks.happens("turn.completed", TURN, alice.user_id)
+    (delivery,) = await alice.deliveries(webhook)
+    begun = await asyncio.gather(*(hooks.parts.ledger.begin(UUID(delivery["id"])) for _ in range(5)))
+    numbers = [one.number for one in begun if one is not None]
+    assert sorted(set(numbers)) == numbers
+    assert len((await alice.details(delivery))["attempts"]) == len(numbers)
 
 
 async def test_old_deliveries_are_cleared_away(hooks: Hooks, alice: Person, receiver: Receiver) -> None:

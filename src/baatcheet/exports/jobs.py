@@ -89,6 +89,7 @@ async def _bury(dead: DeadJob[Exporting], session: AsyncSession, _parts: ExportP
     "export.render",
     queue="export",
     seconds=2 * RENDER_SECONDS,
+    lane_limit=1,
     link="/api/v1/exports/{subject}",
     on_dead=_bury,
 )

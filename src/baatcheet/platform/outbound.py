@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-LOOKUPS = 128  # names that may be looked up at once
+LOOKUPS = 256  # names that may be looked up at once
 FIRST_FREE_PORT = 1024  # below it are services that must not be spoken to by surprise
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _LONGEST_NAME = 253

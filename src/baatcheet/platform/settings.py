@@ -378,7 +378,7 @@ class JobSettings(Group):
     ] = Field(
         {},
         description="How many jobs of a queue one worker runs at once, as a JSON object; for what it does not name: "
-        "webhook 100, email 4, ocr, audio, export and summaries 2, the others 1.",
+        "webhook 200, email 4, ocr, audio, export, import and summaries 2, the others 1.",
     )
     lease_seconds: Annotated[float, Env("BAATCHEET_JOB_LEASE_SECONDS", "25")] = Field(
         25.0,

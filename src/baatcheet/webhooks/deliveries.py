@@ -18,7 +18,7 @@ from baatcheet.webhooks import repository
 from baatcheet.webhooks.errors import DeliveryNotFound, WebhookDisabled, WebhookNotFound
 from baatcheet.webhooks.fanout import body_of
 from baatcheet.webhooks.models import Webhook, WebhookAttempt, WebhookDelivery
-from baatcheet.webhooks.payload import Delivery
+from baatcheet.webhooks.payload import Delivery, lane_of
 from baatcheet.webhooks.policy import TEST
 
 MOST_REPLAYED = 1_000  # deliveries in one call
@@ -128,7 +128,8 @@ class Deliveries:
             )
             again = [row.id for row in rows[:MOST_REPLAYED]]
             await repository.send_all_again(session, who.user_id, again)
-            orders = [Order(Delivery(one), who.user_id, subject=one, lane=webhook_id) for one in again]
+            lane = await _lane(session, who, webhook_id)
+            orders = [Order(Delivery(one), who.user_id, subject=one, lane=lane) for one in again]
             await enqueue_many(session, self._kind, orders)
         following = None
         if len(rows) > MOST_REPLAYED:
@@ -144,7 +145,7 @@ class Deliveries:
             Delivery(delivery_id),
             owner=who.user_id,
             subject=delivery_id,
-            lane=webhook_id,
+            lane=await _lane(session, who, webhook_id),
             priority=_URGENT,
         )
 
@@ -153,6 +154,10 @@ class Deliveries:
         if row is None:
             raise DeliveryNotFound(delivery_id)
         return row
+
+
+async def _lane(session: AsyncSession, who: Principal, webhook_id: UUID) -> UUID:
+    return lane_of(who.user_id, await repository.place(session, who.user_id, webhook_id))
 
 
 async def _find(session: AsyncSession, who: Principal, webhook_id: UUID, *, active: bool = False) -> Webhook:

@@ -23,7 +23,7 @@ from baatcheet.webhooks.sending import Sender
 
 log = get_logger(__name__)
 
-LANE_LIMIT = 4  # attempts at one endpoint at once: one that hangs must not take every place
+LANE_LIMIT = 4  # attempts in one lane at once: an endpoint that hangs must not take every place
 ATTEMPT_LIMIT = 180.0  # seconds for an attempt and what is written of it; its own limit is shorter
 CLEAR_AT_ONCE = 1_000  # deliveries
 

@@ -7,7 +7,7 @@ What one batch writes is bounded, since a long message goes to each of its owner
 in memory at a time.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from baatcheet.events.relay import TooMuch
 from baatcheet.jobs.declaration import JobKind
 from baatcheet.jobs.enqueueing import Order, enqueue_many
 from baatcheet.kit.ids import new_id
-from baatcheet.webhooks.payload import Delivery
+from baatcheet.webhooks.payload import Delivery, lane_of
 from baatcheet.webhooks.policy import MAX_TEXT, cut, wants
 
 WRITTEN_AT_MOST = 16_000_000  # bytes about that a batch may write, unless one event alone is more
@@ -68,6 +68,7 @@ class Endpoint:
     user: UUID
     events: tuple[str, ...]
     admin: bool
+    lane: UUID
 
     def gets(self, event: Event) -> bool:
         """Its owner's events; an administrator's also those that are nobody's, and every job that has died."""
@@ -157,7 +158,7 @@ async def _write(session: AsyncSession, drafts: Sequence[Draft], kind: JobKind[D
     }
     written = set((await session.scalars(_INSERT, columns)).all())
     orders = [
-        Order(Delivery(id_), taker.user, subject=id_, lane=taker.id)
+        Order(Delivery(id_), taker.user, subject=id_, lane=taker.lane)
         for id_, taker, _ in rows
         if id_ in written
     ]
@@ -188,8 +189,11 @@ async def _endpoints(session: AsyncSession, events: Sequence[Event]) -> list[End
     if any(map(_is_for_admins, events)):
         queries.append((_OF_ADMINS, {}))
     for query, values in queries:
+        places: Counter[UUID] = Counter()
         for row in (await session.execute(query, values)).all():
-            found[row.id] = Endpoint(row.id, row.user_id, tuple(row.events), row.admin)
+            lane = lane_of(row.user_id, places[row.user_id])
+            places[row.user_id] += 1
+            found[row.id] = Endpoint(row.id, row.user_id, tuple(row.events), row.admin, lane)
     return list(found.values())
 
 

@@ -56,6 +56,12 @@ async def count(session: AsyncSession, owner: UUID) -> int:
     return await session.scalar(select(func.count()).where(*_is_there(owner))) or 0
 
 
+async def place(session: AsyncSession, owner: UUID, webhook_id: UUID) -> int:
+    """How many of the owner's active webhooks were made before this one."""
+    before = select(func.count()).where(*_is_there(owner), Webhook.active, Webhook.id < webhook_id)
+    return await session.scalar(before) or 0
+
+
 async def change(
     session: AsyncSession, owner: UUID, webhook_id: UUID, fields: Mapping[str, Any]
 ) -> Webhook | None:
