@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.auth.principal import Principal
 from baatcheet.jobs.declaration import DeadJob, GiveUp, Job
@@ -112,9 +113,9 @@ async def test_a_queued_job_is_cancelled_at_once(bench: Bench, alice: Caller) ->
 async def test_what_a_cancelled_job_was_about_is_told_in_the_same_transaction(
     bench: Bench, alice: Caller
 ) -> None:
-    told: list[DeadJob[Work]] = []
+    told: list[DeadJob] = []
 
-    async def bury(dead: DeadJob[Work], session: object, parts: object) -> None:
+    async def bury(dead: DeadJob, session: object, parts: object) -> None:
         told.append(dead)
 
     kind = bench.kind(nothing, on_dead=bury)
@@ -123,6 +124,20 @@ async def test_what_a_cancelled_job_was_about_is_told_in_the_same_transaction(
     who = Principal(alice.user_id, UUID(me["token"]["id"]), "user", frozenset({"read", "write"}), "alice")
     await Jobs(bench.db, [kind.bind(None)]).cancel(who, id_)
     assert [(dead.id, dead.cancelled, dead.error) for dead in told] == [(id_, True, CANCELLED)]
+
+
+async def test_a_job_is_cancelled_though_what_it_was_about_can_not_be_told(
+    bench: Bench, alice: Caller
+) -> None:
+    async def bury(dead: DeadJob, session: AsyncSession, parts: object) -> None:
+        await session.execute(text("SELECT 1 / 0"))
+
+    kind = bench.kind(nothing, on_dead=bury)
+    id_ = await bench.enqueue(kind, owner=alice.user_id)
+    me = (await alice.get("/api/v1/me")).json()
+    who = Principal(alice.user_id, UUID(me["token"]["id"]), "user", frozenset({"read", "write"}), "alice")
+    await Jobs(bench.db, [kind.bind(None)]).cancel(who, id_)
+    assert (await bench.row(id_)).status == "cancelled"
 
 
 @pytest.mark.parametrize("patient", [True, False])

@@ -51,11 +51,9 @@ class AttachmentParts:
     reader: Reader
 
 
-async def _bury(dead: DeadJob[Extraction], session: AsyncSession, parts: AttachmentParts) -> None:
+async def _bury(dead: DeadJob, session: AsyncSession, parts: AttachmentParts) -> None:
     status = "cancelled" if dead.cancelled else "failed"
-    row = await repository.end_without(
-        session, dead.payload.owner, dead.payload.attachment, dead.id, status=status, error=dead.error
-    )
+    row = await repository.end_without(session, *dead.concerns, dead.id, status=status, error=dead.error)
     if row is not None and not dead.cancelled:
         await record(session, "image.ocr_completed", told_of(row), user=row.user_id)
 

@@ -50,11 +50,9 @@ class Nothing(msgspec.Struct, frozen=True):
     """The payload of work that is always the same."""
 
 
-async def _bury(dead: DeadJob[Transcribing], session: AsyncSession, _parts: AudioParts | None) -> None:
+async def _bury(dead: DeadJob, session: AsyncSession, _parts: AudioParts | None) -> None:
     status = "cancelled" if dead.cancelled else "failed"
-    await repository.end_without(
-        session, dead.payload.owner, dead.payload.audio, status=status, error=dead.error
-    )
+    await repository.end_without(session, *dead.concerns, status=status, error=dead.error)
 
 
 @job(

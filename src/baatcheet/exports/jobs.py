@@ -72,9 +72,9 @@ class Made:
     notes: Sequence[str] = ()
 
 
-async def _bury(dead: DeadJob[Exporting], session: AsyncSession, _parts: ExportParts | None) -> None:
+async def _bury(dead: DeadJob, session: AsyncSession, _parts: ExportParts | None) -> None:
     status = "cancelled" if dead.cancelled else "failed"
-    export = await repository.end_export(session, dead.payload.owner, dead.payload.export, status, dead.error)
+    export = await repository.end_export(session, *dead.concerns, status, dead.error)
     if export is not None and not dead.cancelled:
         await record(
             session,

@@ -47,15 +47,24 @@ class LeaseLost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class DeadJob(Generic[Payload]):
-    """A job that has ended without success. `error`: why, in plain words for its owner."""
+class DeadJob:
+    """A job that has ended without success. `error`: why, in plain words for its owner.
+
+    Without its payload, which may be the very thing that can't be read.
+    """
 
     id: UUID
     owner: UUID | None
-    payload: Payload
     subject: UUID | None
     error: str
     cancelled: bool
+
+    @property
+    def concerns(self) -> tuple[UUID, UUID]:
+        """Its owner and its subject, of a kind that has both."""
+        assert self.owner is not None
+        assert self.subject is not None
+        return self.owner, self.subject
 
 
 class Line(Protocol):
@@ -94,7 +103,7 @@ class Job(Generic[Payload]):
 
 
 Handler = Callable[[Job[Payload], Parts], Awaitable[Result]]
-OnDead = Callable[[DeadJob[Payload], AsyncSession, Parts], Awaitable[None]]
+OnDead = Callable[[DeadJob, AsyncSession, Parts], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ class JobKind(Generic[Payload, Parts]):
     lane_limit: int = 1_000_000  # how many of one lane may run at once
     visible: bool = True  # whether its owner sees it among their jobs
     link: str | None = None  # where what it makes is to be had: a path with {subject}
-    on_dead: OnDead[Payload, Parts] | None = None
+    on_dead: OnDead[Parts] | None = None
 
     @property
     def promise(self) -> str:
@@ -157,7 +166,7 @@ def job(
     lane_limit: int = 1_000_000,
     visible: bool = True,
     link: str | None = None,
-    on_dead: OnDead[Any, Any] | None = None,
+    on_dead: OnDead[Any] | None = None,
 ) -> Callable[[Handler[Payload, Parts]], JobKind[Payload, Parts]]:
     """Declare a handler. Its docstring states the promise; the annotation of its first parameter, the payload."""
 

@@ -30,7 +30,7 @@ log = get_logger(__name__)
 PROGRESS_EVERY = 1.0  # seconds
 MOST_DETAIL = 4_000  # characters of an error for administrators
 FREE_FAILURES = 10  # runs that the database itself broke off, and that don't count
-UNKNOWN_PAUSE = 60.0  # seconds until a job of a kind that is unknown here is tried again
+UNKNOWN_PAUSES = (60.0, 300.0, 1800.0)  # seconds until a job of a kind that is unknown here is tried again
 STOP_PATIENCE = 2.0  # seconds in which what was handed back is written down
 
 OUR_FAULT = "Something went wrong on our side."
@@ -138,9 +138,11 @@ class Runner:
         claimed = run.claimed
         bound = self._kinds.get(claimed.kind)
         if bound is None:
-            # An older worker beside newer ones, most likely: another may know it.
+            # An older worker beside newer ones, most likely: another knows it, and this one may not end it.
             words = f"This worker does not know what a {claimed.kind!r} is."
-            return await self.fail(claimed, words, None, after=UNKNOWN_PAUSE)
+            before = sum(one.get("error") == words for one in claimed.failures)
+            pause = UNKNOWN_PAUSES[min(before, len(UNKNOWN_PAUSES) - 1)]
+            return await self.fail(claimed, words, None, after=pause, counted=False)
         try:
             payload = msgspec.convert(claimed.payload, bound.kind.payload)
         except msgspec.ValidationError as error:
@@ -272,7 +274,7 @@ class Runner:
     def _pause(self, claimed: Claimed, after: float | None, *, counted: bool) -> float | None:
         """Seconds until the next attempt; None when there is none."""
         if not counted:
-            return jittered(1.0)
+            return after or jittered(1.0)
         if claimed.attempt >= claimed.max_attempts:
             return None
         bound = self._kinds.get(claimed.kind)
@@ -365,8 +367,7 @@ async def bury(
 ) -> None:
     """Let a kind write, in the same transaction, what else there is to say of a job that ended without success."""
     if bound.kind.on_dead is not None:
-        payload = msgspec.convert(claimed.payload, bound.kind.payload)
-        dead = DeadJob(claimed.id, claimed.owner, payload, claimed.subject, words, cancelled)
+        dead = DeadJob(claimed.id, claimed.owner, claimed.subject, words, cancelled)
         await bound.kind.on_dead(dead, session, bound.parts)
 
 

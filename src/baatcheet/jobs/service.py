@@ -17,7 +17,10 @@ from baatcheet.jobs.repository import QueueRow, ScheduleRow, WorkerRow
 from baatcheet.jobs.running import CANCELLED, bury
 from baatcheet.jobs.store import Claimed
 from baatcheet.kit.pagination import Slice, decode, slice_of
-from baatcheet.platform.database import Database
+from baatcheet.platform.database import Database, DatabaseUnavailable
+from baatcheet.platform.logging import get_logger
+
+log = get_logger(__name__)
 
 _LIST = "jobs"
 MOST_REDRIVEN = 10_000  # jobs in one call
@@ -139,7 +142,13 @@ class Jobs:
                 row.subject_id,
                 row.created_at,
             )
-            await bury(bound, claimed, session, CANCELLED, cancelled=True)
+            try:
+                async with session.begin_nested():
+                    await bury(bound, claimed, session, CANCELLED, cancelled=True)
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - the job is cancelled all the same
+                log.error("job.on_dead_failed", error=error, job_id=str(row.id), kind=row.kind)
 
 
 class Fleet:

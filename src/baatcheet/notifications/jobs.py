@@ -36,8 +36,9 @@ class EmailParts:
     public_url: str | None
 
 
-async def _failed(dead: DeadJob[Letter], session: AsyncSession, parts: EmailParts) -> None:
-    await repository.set_email_status(session, [dead.payload.notification], "failed")
+async def _failed(dead: DeadJob, session: AsyncSession, parts: EmailParts) -> None:
+    _, notification = dead.concerns
+    await repository.set_email_status(session, [notification], "failed")
 
 
 @job(

@@ -73,9 +73,9 @@ class DeliveryParts:
         return cls(db, Ledger(db), Sender(session, seconds=settings.timeout), settings)
 
 
-async def _ended(dead: DeadJob[Delivery], session: AsyncSession, _: DeliveryParts) -> None:
+async def _ended(dead: DeadJob, session: AsyncSession, _: DeliveryParts) -> None:
     values = {
-        "delivery": dead.payload.delivery,
+        "delivery": dead.subject,
         "status": "cancelled" if dead.cancelled else "failed",
         "error": dead.error,
     }

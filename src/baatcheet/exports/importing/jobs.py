@@ -47,10 +47,10 @@ class ImportParts:
     limits: Limits
 
 
-async def _bury(dead: DeadJob[Importing], session: AsyncSession, _parts: ImportParts | None) -> None:
+async def _bury(dead: DeadJob, session: AsyncSession, _parts: ImportParts | None) -> None:
     status = "cancelled" if dead.cancelled else "failed"
     fields = {"status": status, "error": dead.error}
-    await repository.end_import(session, dead.payload.owner, dead.payload.upload, fields)
+    await repository.end_import(session, *dead.concerns, fields)
 
 
 @job(
