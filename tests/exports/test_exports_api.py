@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from baatcheet.attachments.keys import file_key
 from baatcheet.audio.keys import audio_key
+from baatcheet.exports import jobs
 from baatcheet.exports.account import TABLES_OF_ONES_OWN
 from baatcheet.exports.jobs import Nothing, expire_exports
 from baatcheet.exports.keys import export_key
@@ -377,6 +378,29 @@ async def test_a_file_is_deleted_when_its_time_is_over(alice: Caller, running: R
     assert await running.blobs.size(export_key(alice.user_id, export["id"])) is None
     assert (await alice.get(f"{path}/download")).json()["type"] == "export-expired"
     assert (await alice.get(f"/api/v1/exports/{kept['id']}/download")).status_code == 200
+
+
+async def test_exports_that_ended_long_ago_are_listed_no_more(
+    alice: Caller, running: Running, worker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "BATCH", 2)
+    conversation = await talk(alice, "hello")
+    made = [await ask(alice, conversation, format="json") for _ in range(6)]
+    exports = [(await finished(alice, one))["id"] for one in made]
+    async with running.db.system() as session:
+        await session.execute(
+            text(
+                "UPDATE exports SET status = 'expired', created_at = now() - interval '91 days' WHERE id = ANY(:ids)"
+            ),
+            {"ids": exports[1:]},
+        )
+        await session.execute(
+            text("UPDATE exports SET created_at = now() - interval '91 days' WHERE id = :id"),
+            {"id": exports[0]},
+        )
+    await clean_up(running)
+    listed = (await alice.get("/api/v1/exports")).json()["data"]
+    assert [one["id"] for one in listed] == exports[:1], "a file that is there keeps its row"
 
 
 async def test_all_of_ones_data_comes_as_an_archive(alice: Caller, bob: Caller, worker: None) -> None:

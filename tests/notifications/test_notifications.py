@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from baatcheet.events.outbox import record
+from baatcheet.notifications import service
 from baatcheet.notifications.service import forget_old
 from baatcheet.platform.database import Database
 from tests.notifications.conftest import NewPerson, Person, Teller, told_live
@@ -323,13 +324,16 @@ async def test_a_full_batch_is_told_whole(new_person: NewPerson, tell: Teller) -
         assert await person.unread() == 100
 
 
-async def test_old_notifications_are_forgotten(alice: Person, tell: Teller, db: Database) -> None:
-    await tell("export.completed", alice.id, EXPORT, EXPORT)
-    [kept, old] = await alice.listed()
+async def test_old_notifications_are_forgotten(
+    alice: Person, tell: Teller, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "BATCH", 2)
+    await tell("export.completed", alice.id, *[EXPORT] * 6)
+    [kept, *old] = await alice.listed()
     async with db.system() as session:
         await session.execute(
-            text("UPDATE notifications SET updated_at = now() - interval '91 days' WHERE id = :id"),
-            {"id": UUID(old["id"])},
+            text("UPDATE notifications SET updated_at = now() - interval '91 days' WHERE id = ANY(:ids)"),
+            {"ids": [UUID(one["id"]) for one in old]},
         )
-    assert await forget_old(db, timedelta(days=90)) == 1
+    assert await forget_old(db, timedelta(days=90)) == 5
     assert await alice.listed() == [kept]

@@ -36,7 +36,7 @@ MEMORY: Final = 2_000_000_000  # bytes that a sandbox may take to make a file
 RENDER_SECONDS: Final = 1800.0
 KEPT_ROWS: Final = timedelta(days=90)  # that an export which has no file any more is listed
 ORPHANED: Final = timedelta(hours=1)  # after which a file without a row is nobody's
-BATCH: Final = 500  # files that are looked up at once
+BATCH = 500  # files that are looked up, or rows that are deleted, at once
 _READ_SHARE: Final = 0.4  # of an export's progress; the rest is making the file
 
 GONE: Final = "The conversation was deleted before the export was made."
@@ -245,9 +245,18 @@ async def expire_exports(job: Job[Nothing], parts: ExportParts) -> dict[str, int
     now = datetime.now(UTC)
     expired = await _expire(parts)
     orphans = await _sweep(parts, EXPORTS, now) + await _sweep(parts, IMPORTS, now)
-    async with parts.db.system() as session:
-        forgotten = await repository.forget_exports(session, now - KEPT_ROWS)
+    forgotten = await _forget(parts, now - KEPT_ROWS)
     return {"expired": expired, "orphans": orphans, "forgotten": forgotten}
+
+
+async def _forget(parts: ExportParts, before: datetime) -> int:
+    forgotten = 0
+    while True:
+        async with parts.db.system() as session:
+            batch = await repository.forget_exports(session, before, BATCH)
+        forgotten += batch
+        if batch < BATCH:
+            return forgotten
 
 
 async def _expire(parts: ExportParts) -> int:

@@ -104,12 +104,11 @@ async def expire(session: AsyncSession, ids: Sequence[UUID]) -> None:
     )
 
 
-async def forget_exports(session: AsyncSession, before: datetime) -> int:
-    """Delete the rows of exports that came to their end before; how many."""
-    gone = delete(Export).where(
-        Export.status.in_(("expired", "failed", "cancelled")), Export.created_at < before
-    )
-    return len((await session.scalars(gone.returning(Export.id))).all())
+async def forget_exports(session: AsyncSession, before: datetime, limit: int) -> int:
+    """Delete the rows of `limit` exports that came to their end before; how many."""
+    ended = Export.status.in_(("expired", "failed", "cancelled"))
+    old = select(Export.id).where(ended, Export.created_at < before).limit(limit).scalar_subquery()
+    return len((await session.scalars(delete(Export).where(Export.id.in_(old)).returning(Export.id))).all())
 
 
 async def exports_with_files(session: AsyncSession, ids: Sequence[UUID]) -> set[UUID]:

@@ -22,6 +22,7 @@ from baatcheet.platform.errors import NotFound
 
 _LIST = "notifications"
 TIDY_LIMIT: Final = 60.0  # seconds
+BATCH = 5_000  # that are deleted in one transaction
 
 
 class Listed(NamedTuple):
@@ -148,9 +149,13 @@ async def _tell_read(session: AsyncSession, who: Principal, row: Notification | 
 
 
 async def forget_old(db: Database, age: timedelta) -> int:
-    """Delete what was last told longer ago than `age`; how many. Raises DatabaseUnavailable."""
-    async with db.system(limit=TIDY_LIMIT) as session:
-        gone = await session.execute(
-            delete(Notification).where(Notification.updated_at < func.now() - age).returning(Notification.id)
-        )
-        return len(gone.all())
+    """Delete what was last told longer ago than `age`, in batches; how many. Raises DatabaseUnavailable."""
+    old = select(Notification.id).where(Notification.updated_at < func.now() - age).limit(BATCH)
+    gone = 0
+    while True:
+        async with db.system(limit=TIDY_LIMIT) as session:
+            batch = delete(Notification).where(Notification.id.in_(old.scalar_subquery()))
+            rows = (await session.execute(batch.returning(Notification.id))).all()
+        gone += len(rows)
+        if len(rows) < BATCH:
+            return gone
