@@ -111,7 +111,7 @@ async def test_a_notification_arrives_by_email(
     assert message.get_content().splitlines() == [
         "The export of all your data as PDF (1.0 kB) can be fetched now.",
         "",
-        f"https://chat.example.com{notice['link']}",
+        f"https://chat.example.com/console/jobs/about/{EXPORT['export_id']}",
     ]
 
 

@@ -16,7 +16,7 @@ from baatcheet.jobs.declaration import DeadJob, GiveUp, Job, TryAgain, job
 from baatcheet.kit.text import headline
 from baatcheet.notifications import repository
 from baatcheet.notifications.models import Notification
-from baatcheet.notifications.wording import LONGEST_TITLE
+from baatcheet.notifications.wording import LONGEST_TITLE, page_of
 from baatcheet.platform.database import Database
 from baatcheet.platform.mail import MailDelayed, Mailer, MailRefused, mailbox
 
@@ -94,7 +94,8 @@ def compose(
     message["Auto-Submitted"] = "auto-generated"
     message["X-Auto-Response-Suppress"] = "All"
     lines = [notification.text]
-    if public_url is not None and notification.link is not None:
-        lines += ["", f"{public_url.rstrip('/')}{notification.link}"]
+    page = page_of(notification.link) if notification.link is not None else None
+    if public_url is not None and page is not None:
+        lines += ["", f"{public_url.rstrip('/')}{page}"]
     message.set_content("\n".join(lines) + "\n", charset="utf-8")
     return message

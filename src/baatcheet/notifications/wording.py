@@ -72,6 +72,17 @@ class Notice:
     quiet: bool = False
 
 
+def page_of(link: str) -> str | None:
+    """Where a person sees what `link`, an API's address, is about: a page of the console. None: nowhere."""
+    kind, _, id_ = link.removeprefix("/api/v1/").partition("/")
+    match kind:
+        case "jobs":
+            return f"/console/jobs/{id_}"
+        case "exports" | "audio":
+            return f"/console/jobs/about/{id_}"
+    return None
+
+
 def notice_of(event: Event) -> Notice | None:
     """What to tell of `event`: its user, or administrators where it is nobody's. None: nothing."""
     say = _SAYINGS.get(event.type)
