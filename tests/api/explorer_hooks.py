@@ -39,7 +39,7 @@ def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:
             case.query = {**(case.query or {}), "seconds": "0"}
         case "PATCH", "/api/v1/queues/{name}" | "/api/v1/schedules/{name}":
             case.path_parameters["name"] = next(_names)
-        case "POST", "/api/v1/jobs/redrive" if isinstance(case.body, dict):
+        case "POST", "/api/v1/jobs/redrive" | "/api/v1/jobs/discard" if isinstance(case.body, dict):
             case.body["kind"] = OWN
         case "POST" | "PATCH", "/api/v1/webhooks" | "/api/v1/webhooks/{webhook_id}" if _has_address(
             case.body

@@ -30,8 +30,8 @@ LISTS = {"attachments": "attachment_id", "attachment_ids": "attachment_id"}
 # What only an administrator may do, whoever's it is.
 ADMINISTRATORS = frozenset(
     {
-        "createUser", "listUsers", "getUser", "updateUser", "redriveJobs", "listQueues", "updateQueue",
-        "listWorkers", "listSchedules", "updateSchedule",
+        "createUser", "listUsers", "getUser", "updateUser", "redriveJobs", "discardJobs", "listQueues",
+        "updateQueue", "listWorkers", "listSchedules", "updateSchedule",
     }
 )  # fmt: skip
 # What tells nothing of hers: her turn had no context, and the rest is nobody's own.

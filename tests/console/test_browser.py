@@ -189,7 +189,7 @@ async def test_dead_jobs_of_a_kind_are_tried_again_together(
     dead = [await bench.until(await bench.enqueue(kind)) for _ in range(3)]
     await worker.stop()
     page = await (await new_tab()).sign_in(admin, f"/console/jobs?status=dead&kind={kind.name}")
-    await page.get_by_role("link", name="Retry dead jobs…").click()
+    await page.get_by_role("link", name="Retry or forget dead jobs…").click()
     await expect(page.get_by_label("Only this kind")).to_have_value(kind.name)
     await page.get_by_role("button", name="Try them again").click()
     await expect(page.get_by_role("status")).to_have_text("3 jobs are queued again.")

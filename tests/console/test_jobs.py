@@ -228,11 +228,41 @@ async def test_dead_jobs_are_tried_again_all_of_a_kind_and_error_or_all(
     person = await signed_in(admin)
     page = await person.get(f"/console/jobs?status=dead&kind={kind.name}")
     assert f"/console/jobs/redrive?kind={kind.name}" in page.text
-    answer = await person.submit("/console/jobs/redrive", kind=kind.name, error="is broken")
+    answer = await person.submit("/console/jobs/redrive", kind=kind.name, error="is broken", do="retry")
     assert answer.headers["location"] == "/console/jobs?said=redriven&n=2"
     assert "2 jobs are queued again." in (await person.get(answer.headers["location"])).text
     assert (await bench.row(dead[0].id)).status == "dead"
     assert (await bench.row(dead[1].id)).status == "queued"
+    answer = await person.submit("/console/jobs/redrive", kind=kind.name, do="discard")
+    assert answer.headers["location"] == "/console/jobs?said=discarded&n=1"
+    assert (await person.get(f"/console/jobs/{dead[0].id}")).status_code == 404
+    assert (await bench.row(dead[1].id)).status == "queued"
+
+
+async def test_a_job_that_failed_is_forgotten_when_its_owner_is_done_with_it(
+    bench: Bench, signed_in: NewPerson, alice: Caller, bob: Caller
+) -> None:
+    kind = bench.kind(broken)
+    await bench.worker(kind)
+    row = await bench.until(await bench.enqueue(kind, owner=alice.user_id))
+    person, stranger = await signed_in(alice), await signed_in(bob)
+    assert f"/console/jobs/{row.id}/discard" in (await person.get(f"/console/jobs/{row.id}")).text
+    assert (await stranger.submit(f"/console/jobs/{row.id}/discard")).status_code == 404
+    assert "It can't be tried again." in (await person.get(f"/console/jobs/{row.id}/discard")).text
+    answer = await person.submit(f"/console/jobs/{row.id}/discard")
+    assert answer.headers["location"] == "/console/jobs?said=forgotten"
+    assert (await person.get(f"/console/jobs/{row.id}")).status_code == 404
+
+
+async def test_what_an_email_leads_to_is_the_newest_job_about_it(
+    bench: Bench, signed_in: NewPerson, alice: Caller, bob: Caller
+) -> None:
+    subject = uuid4()
+    kind = bench.kind(nothing)
+    _, newest = [await bench.enqueue(kind, owner=alice.user_id, subject=subject) for _ in range(2)]
+    answer = await (await signed_in(alice)).get(f"/console/jobs/about/{subject}")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/console/jobs/{newest}")
+    assert (await (await signed_in(bob)).get(f"/console/jobs/about/{subject}")).status_code == 404
 
 
 async def test_a_queue_is_paused_resumed_and_limited(

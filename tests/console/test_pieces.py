@@ -69,6 +69,7 @@ def test_how_many_were_tried_again_is_told() -> None:
     assert said("redriven", "1") == "1 job is queued again."
     assert said("redriven", "1200") == "1,200 jobs are queued again."
     assert said("redriven", "<b>") is None
+    assert said("discarded", "2") == "2 jobs are forgotten."
 
 
 @pytest.mark.parametrize(

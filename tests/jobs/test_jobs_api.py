@@ -303,6 +303,31 @@ async def test_enqueueing_many_takes_two_statements(bench: Bench) -> None:
         assert await session.scalar(count, {"queue": bench.name}) == 500
 
 
+async def test_dead_jobs_are_forgotten_by_kind_and_error(bench: Bench, alice: Caller, admin: Caller) -> None:
+    async def refuse(job: Job[Work], parts: object) -> None:
+        """Nothing."""
+        raise GiveUp(f"It is number {job.payload.number}.")
+
+    kind = bench.kind(refuse)
+    await bench.worker(kind)
+    dead = [await bench.until(await bench.enqueue(kind, number=number)) for number in range(3)]
+    asked = {"kind": kind.name, "error": "number 1"}
+    assert (await alice.post("/api/v1/jobs/discard", json=asked)).status_code == 403
+    assert (await admin.post("/api/v1/jobs/discard", json=asked)).json() == {"discarded": 1}
+    assert (await admin.get(f"/api/v1/jobs/{dead[1].id}")).status_code == 404
+    assert (await admin.post("/api/v1/jobs/discard", json={"kind": kind.name})).json() == {"discarded": 2}
+
+
+async def test_only_what_has_ended_is_forgotten(bench: Bench, alice: Caller, bob: Caller) -> None:
+    id_ = await bench.enqueue(bench.kind(nothing), owner=alice.user_id)
+    refused = await alice.delete(f"/api/v1/jobs/{id_}")
+    assert (refused.status_code, refused.json()["type"]) == (409, "job-not-in-state")
+    await alice.post(f"/api/v1/jobs/{id_}/cancel")
+    assert (await bob.delete(f"/api/v1/jobs/{id_}")).status_code == 404
+    assert (await alice.delete(f"/api/v1/jobs/{id_}")).status_code == 204
+    assert (await alice.get(f"/api/v1/jobs/{id_}")).status_code == 404
+
+
 async def test_of_several_dead_jobs_with_one_key_the_newest_is_redriven(bench: Bench, admin: Caller) -> None:
     broken = True
 

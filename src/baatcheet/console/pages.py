@@ -167,6 +167,7 @@ _SAID: Final = {
     "cancelled": "The job is cancelled.",
     "cancelling": "The job was asked to stop.",
     "retried": "The job is queued again.",
+    "forgotten": "The job is forgotten.",
     "paused": "Paused. What runs goes on; nothing more begins.",
     "resumed": "Resumed.",
     "limited": "The limits are set.",
@@ -176,17 +177,17 @@ _SAID: Final = {
 }
 
 
+_HAPPENED: Final = {"redriven": "queued again", "discarded": "forgotten"}  # to how many jobs
+
+
 def said(word: str | None, number: str | None = None) -> str | None:
-    if (
-        word == "redriven"
-        and number is not None
-        and number.isascii()
-        and number.isdigit()
-        and len(number) < 8
-    ):
-        many = int(number)
-        return "1 job is queued again." if many == 1 else f"{many:,} jobs are queued again."
-    return _SAID.get(word or "")
+    happened = _HAPPENED.get(word or "")
+    if happened is None:
+        return _SAID.get(word or "")
+    if number is None or not (number.isascii() and number.isdigit() and len(number) < 8):
+        return None
+    many = int(number)
+    return f"1 job is {happened}." if many == 1 else f"{many:,} jobs are {happened}."
 
 
 def problem_page(request: Request, problem: Problem) -> Response:

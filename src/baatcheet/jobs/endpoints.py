@@ -6,13 +6,14 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 
 from baatcheet.auth.access import Admin, Reader, Writer
 from baatcheet.jobs.schemas import (
+    DeadOnes,
+    Discarded,
     JobOut,
     JobPage,
     JobStatus,
     QueueChanges,
     QueueList,
     QueueOut,
-    Redrive,
     Redriven,
     ScheduleChanges,
     ScheduleList,
@@ -65,9 +66,15 @@ async def list_jobs(
 
 
 @router.post("/jobs/redrive", summary="Try dead jobs again", responses=problems(403, body=True))
-async def redrive_jobs(who: Admin, body: Redrive, jobs: Service) -> Redriven:
+async def redrive_jobs(who: Admin, body: DeadOnes, jobs: Service) -> Redriven:
     """Those of everybody; at most 10,000 in one call."""
     return Redriven(redriven=await jobs.redrive(who, kind=body.kind, error=body.error))
+
+
+@router.post("/jobs/discard", summary="Forget dead jobs", responses=problems(403, body=True))
+async def discard_jobs(who: Admin, body: DeadOnes, jobs: Service) -> Discarded:
+    """Those of everybody; at most 10,000 in one call. They can't be tried again."""
+    return Discarded(discarded=await jobs.discard_dead(who, kind=body.kind, error=body.error))
 
 
 @router.get("/jobs/{job_id}", summary="Get a job", responses=found("The job.", _LINKS) | problems(404))
@@ -85,6 +92,12 @@ async def cancel_job(who: Writer, job_id: PathId, jobs: Service) -> JobOut:
 async def retry_job(who: Writer, job_id: PathId, jobs: Service) -> JobOut:
     """One that is dead, cancelled or waiting is queued now, with all its attempts before it."""
     return JobOut.of(await jobs.retry(who, job_id), with_details=is_admin(who))
+
+
+@router.delete("/jobs/{job_id}", summary="Forget a job", status_code=204, responses=problems(404, 409))
+async def delete_job(who: Writer, job_id: PathId, jobs: Service) -> None:
+    """One that has ended. What it has made stays."""
+    await jobs.discard(who, job_id)
 
 
 @router.get("/queues", summary="List queues", responses=problems(403))

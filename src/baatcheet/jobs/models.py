@@ -25,6 +25,7 @@ from baatcheet.platform.database import Base
 STATUSES = ("queued", "waiting", "running", "succeeded", "dead", "cancelled")
 UNFINISHED = ("queued", "waiting", "running")
 ENDED_BADLY = ("dead", "cancelled")
+ENDED = (*ENDED_BADLY, "succeeded")
 
 _NOW = func.clock_timestamp()
 

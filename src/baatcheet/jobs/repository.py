@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from baatcheet.jobs.models import ENDED_BADLY, UNFINISHED, JobRow
+from baatcheet.jobs.models import ENDED, ENDED_BADLY, UNFINISHED, JobRow
 
 
 class QueueRow(NamedTuple):
@@ -157,6 +157,23 @@ async def again(
         .execution_options(synchronize_session=False)
     )
     return [(row.id, row.queue) for row in (await session.execute(queued)).all()]
+
+
+async def discard(
+    session: AsyncSession, owner: UUID | None, wanted: Sequence[ColumnElement[bool]], limit: int
+) -> int:
+    """Forget ended jobs; how many."""
+    chosen = (
+        select(JobRow.id)
+        .where(*_mine(owner), JobRow.status.in_(ENDED), *wanted)
+        .order_by(JobRow.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    gone = delete(JobRow).where(JobRow.id.in_(chosen)).returning(JobRow.id)
+    rows = await session.execute(gone, execution_options={"synchronize_session": False})
+    return len(rows.all())
 
 
 # One part for each status, so that each is counted by its own index; and `now()`, since no index serves a clock that

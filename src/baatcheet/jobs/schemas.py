@@ -70,8 +70,8 @@ class JobPage(Page[JobOut]):
     """Jobs, newest first."""
 
 
-class Redrive(Body):
-    """Which dead jobs are to be queued once more; nothing said: all."""
+class DeadOnes(Body):
+    """Which dead jobs are meant; nothing said: all."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"kind": "webhook.deliver"}]})
 
@@ -85,6 +85,12 @@ class Redriven(Out):
     """How many jobs were queued once more."""
 
     redriven: int
+
+
+class Discarded(Out):
+    """How many jobs were forgotten."""
+
+    discarded: int
 
 
 class QueueOut(Out):

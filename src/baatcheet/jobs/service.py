@@ -112,13 +112,33 @@ class Jobs:
         Raises Forbidden. At most `MOST_REDRIVEN` in one call.
         """
         who.require("admin")
-        wanted: list[ColumnElement[bool]] = [JobRow.status == "dead"]
-        if kind is not None:
-            wanted.append(JobRow.kind == kind)
-        if error is not None:
-            wanted.append(JobRow.error.icontains(error, autoescape=True))
         async with self._db.system() as session:
-            return await self._again(session, None, wanted, MOST_REDRIVEN)
+            return await self._again(session, None, _dead(kind, error), MOST_REDRIVEN)
+
+    async def discard(self, who: Principal, job_id: UUID) -> None:
+        """Forget a job that has ended. Raises JobNotInState."""
+        owner = _owner(who, everyone=is_admin(who))
+        async with self._db.system() as session:
+            if await repository.discard(session, owner, [JobRow.id == job_id], 1):
+                return
+            row = await repository.by_id(session, owner, job_id)
+        if row is None:
+            raise JobNotFound(job_id)
+        raise JobNotInState(
+            f"The job is {row.status}; only one that has ended can be forgotten. Cancel it first."
+        )
+
+    async def discard_dead(self, who: Principal, *, kind: str | None, error: str | None) -> int:
+        """Forget the dead jobs that `redrive` would queue. How many. Raises Forbidden."""
+        who.require("admin")
+        async with self._db.system() as session:
+            return await repository.discard(session, None, _dead(kind, error), MOST_REDRIVEN)
+
+    async def newest_about(self, who: Principal, subject_id: UUID) -> JobRow | None:
+        """Their newest job that concerns something."""
+        async with self._db.tenant(who.user_id) as session:
+            rows = await repository.after(session, who.user_id, None, 1, {"subject_id": subject_id})
+        return rows[0] if rows else None
 
     async def _again(
         self, session: AsyncSession, owner: UUID | None, wanted: Sequence[ColumnElement[bool]], limit: int
@@ -195,6 +215,16 @@ class Fleet:
 def is_admin(who: Principal) -> bool:
     """Whether `who` may see everybody's jobs."""
     return "admin" in who.scopes
+
+
+def _dead(kind: str | None, error: str | None) -> list[ColumnElement[bool]]:
+    """Dead jobs of `kind`, whose error contains `error`."""
+    wanted: list[ColumnElement[bool]] = [JobRow.status == "dead"]
+    if kind is not None:
+        wanted.append(JobRow.kind == kind)
+    if error is not None:
+        wanted.append(JobRow.error.icontains(error, autoescape=True))
+    return wanted
 
 
 def _owner(who: Principal, *, everyone: bool) -> UUID | None:

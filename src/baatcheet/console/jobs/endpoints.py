@@ -14,7 +14,7 @@ from baatcheet.jobs.models import STATUSES
 from baatcheet.jobs.service import Fleet, Jobs, is_admin
 from baatcheet.kit.pagination import MAX_CURSOR
 from baatcheet.kit.text import storable
-from baatcheet.platform.errors import Invalid
+from baatcheet.platform.errors import Invalid, NotFound
 from baatcheet.platform.rest import Line, PathId
 
 PATH = "/console/jobs"
@@ -84,7 +84,7 @@ async def ask_to_redrive(request: Request, here: Here, views: Views, kind: Word 
     return page(
         request,
         "jobs/redrive.html",
-        title="Retry dead jobs",
+        title="Dead jobs",
         action=f"{PATH}/redrive",
         back=f"{PATH}?status=dead",
         dead=overview.counts()["dead"],
@@ -94,9 +94,17 @@ async def ask_to_redrive(request: Request, here: Here, views: Views, kind: Word 
 
 @router.post("/redrive")
 async def redrive(request: Request, here: Here, form: Form, views: Views, jobs: Service) -> Response:
-    many = await jobs.redrive(here.who, kind=form.get("kind") or None, error=form.get("error") or None)
+    here.who.require("admin")
+    kind, error = form.get("kind") or None, form.get("error") or None
+    match form.get("do"):
+        case "discard":
+            many, word = await jobs.discard_dead(here.who, kind=kind, error=error), "discarded"
+        case "retry":
+            many, word = await jobs.redrive(here.who, kind=kind, error=error), "redriven"
+        case _:
+            raise Invalid("The form does not say what to do.")
     views.forget()
-    return done(request, "redriven", PATH, number=many)
+    return done(request, word, PATH, number=many)
 
 
 @router.get("/queues/{name}")
@@ -172,6 +180,16 @@ async def change_schedule(
     return done(request, f"schedule-{verb}d", PATH)
 
 
+@router.get("/about/{subject_id}")
+async def find_job(here: Here, jobs: Service, subject_id: PathId) -> Response:
+    """The page of the newest job that concerns something: where an email leads."""
+    here.who.require("read")
+    row = await jobs.newest_about(here.who, subject_id)
+    if row is None:
+        raise NotFound("There is no job of yours about this. It may have been forgotten.")
+    return leave_for(f"{PATH}/{row.id}")
+
+
 @router.get("/{job_id}")
 async def show_job(request: Request, here: Here, views: Views, job_id: PathId) -> Response:
     here.who.require("read")
@@ -211,6 +229,19 @@ async def retry(request: Request, here: Here, views: Views, jobs: Service, job_i
     await jobs.retry(here.who, job_id)
     views.forget()
     return done(request, "retried", f"{PATH}/{job_id}")
+
+
+@router.get("/{job_id}/discard")
+async def ask_to_discard(request: Request, here: Here, views: Views, job_id: PathId) -> Response:
+    return await _ask(request, here, views, job_id, "discard", "Forget this job?")
+
+
+@router.post("/{job_id}/discard")
+async def discard(request: Request, here: Here, views: Views, jobs: Service, job_id: PathId) -> Response:
+    here.who.require("write")
+    await jobs.discard(here.who, job_id)
+    views.forget()
+    return done(request, "forgotten", PATH)
 
 
 async def _ask(

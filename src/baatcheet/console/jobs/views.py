@@ -17,7 +17,7 @@ from baatcheet.console.pages import render
 from baatcheet.console.sharing import Shared
 from baatcheet.events.of_job import JobEvent, of_job
 from baatcheet.jobs.declaration import link_of
-from baatcheet.jobs.models import STATUSES, JobRow
+from baatcheet.jobs.models import ENDED_BADLY, STATUSES, JobRow
 from baatcheet.jobs.repository import QueueRow, ScheduleRow, WorkerRow
 from baatcheet.jobs.service import Fleet, Jobs, is_admin
 from baatcheet.kit.text import headline
@@ -79,6 +79,7 @@ class Line:
     ended: datetime | None
     may_cancel: bool
     may_retry: bool
+    may_discard: bool
 
     @property
     def state(self) -> str:
@@ -267,6 +268,7 @@ def _line(row: JobRow, owners: dict[UUID, str], *, writer: bool, whole: bool = F
         ended=row.ended_at,
         may_cancel=writer and unfinished and not row.cancel_requested,
         may_retry=writer and row.status in {"dead", "cancelled", "waiting"},
+        may_discard=writer and row.status in ENDED_BADLY,
     )
 
 
