@@ -34,7 +34,7 @@ from tests.audio import sounds
 from tests.audio.whisper import Whisper
 from tests.conftest import ADMIN_TOKEN, ROOT, Caller, database_on
 from tests.notifications.mail_server import MailServer
-from tests.running import ApiProcess, worker_process
+from tests.running import ApiProcess, api_process, new_user, worker_process
 from tests.webhooks.receiver import Receiver
 
 WORKER_KILLS = 60 if os.environ.get("KILLS") == "all" else 6
@@ -320,3 +320,21 @@ async def test_what_is_sent_while_its_server_is_killed_is_accepted_once(
             assert len(set(file.text.splitlines())) == 1
     titles = await counted(db, "SELECT title FROM conversations")
     assert (len(titles), set(titles.values())) == (sent["import"], {1})
+
+
+@pytest.mark.timeout(300)
+async def test_work_is_accepted_and_done_while_redis_is_away(
+    environment: Mapping[str, str], db: Database, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    alone = {**environment, "REDIS_URL": "redis://127.0.0.1:1/0"}  # where nothing listens
+    log = tmp_path / "worker.log"
+    with api_process(alone, tmp_path / "api.log") as api, worker_process(alone, log):
+        token = new_user(api.url, ADMIN_TOKEN)
+        async with Caller(api.url, token) as caller:
+            work = Accepted(caller, db, tmp_path)
+            await work.more(1)
+            await worked_off(db)
+            for name, ids in work.made.items():
+                for one in ids:
+                    found = await caller.get(f"/api/v1/{name if name == 'audio' else name + 's'}/{one}")
+                    assert found.json()["status"] == "completed", (name, found.text)
