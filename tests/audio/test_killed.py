@@ -57,8 +57,9 @@ async def test_a_transcription_outlives_its_workers(
     assert len(set(heard)) == len(audio["segments"]) // 2
     assert len(heard) <= len(set(heard)) + len(kills)  # the piece under way when it was killed, at most
     async with stage.db.system() as session:
-        told = text(
-            "SELECT count(*) FROM outbox WHERE type = 'audio.transcribed' AND data->>'audio_id' = :id"
+        told = text(  # the workers relay it too
+            "SELECT count(*) FROM (SELECT type, data FROM outbox UNION ALL SELECT type, data FROM events) told "
+            "WHERE type = 'audio.transcribed' AND data->>'audio_id' = :id"
         )
         assert await session.scalar(told, {"id": audio_id}) == 1
         kept = text("SELECT count(*) FROM audio_pieces WHERE audio_id = :id")
