@@ -20,7 +20,7 @@ from baatcheet.kit.ids import new_id
 from tests.conftest import ADMIN_TOKEN, Caller
 from tests.recovery.living import QUICK, living, prepare
 from tests.recovery.own_database import OwnDatabase
-from tests.recovery.test_truth import CHAT, asked_with, rest, slow
+from tests.recovery.test_truth import CHAT, asked_with, has_answered, rest, slow
 from tests.running import api_process, new_user
 from tests.scripted_provider import ScriptedProvider
 
@@ -90,7 +90,7 @@ async def test_redis_alone_brings_a_turn_to_its_followers_and_tells_them_of_its_
                 {"id": feed.identity.conversation_id},
             )
             followed = await second.chat.service.find(second.who, feed.identity.id)
-            while not asked_with(scripted_provider, words).finished:
+            while not has_answered(scripted_provider, words):
                 await asyncio.sleep(0.02)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(5):

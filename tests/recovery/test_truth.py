@@ -77,6 +77,13 @@ async def begun(caller: Caller, message: str) -> str:
         return response.headers["x-baatcheet-turn"]
 
 
+def has_answered(provider: ScriptedProvider, words: str) -> bool:
+    """Whether the provider was asked and has said all it had to say."""
+    return any(
+        one.finished and words in str(one.body["messages"][-1].get("content")) for one in provider.chats
+    )
+
+
 def asked_with(provider: ScriptedProvider, words: str) -> Recorded:
     (asked,) = [one for one in provider.chats if words in str(one.body["messages"][-1].get("content"))]
     return asked
@@ -192,7 +199,7 @@ async def test_the_end_of_a_reply_is_told_only_once_it_is_committed(
             await session.execute(
                 text("SELECT FROM conversations WHERE id = :id FOR UPDATE"), {"id": UUID(conversation)}
             )
-            while not asked_with(scripted_provider, words).finished:
+            while not has_answered(scripted_provider, words):
                 await asyncio.sleep(0.02)
             # The provider is done: whatever is not held back comes within this second.
             await asyncio.wait([reading], timeout=1)
