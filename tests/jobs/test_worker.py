@@ -466,13 +466,17 @@ async def test_a_job_with_a_payload_of_another_version_is_dead_and_not_a_crash(b
     assert "payload" in row.failures[0]["detail"]
 
 
-async def test_progress_is_seen_while_it_runs(bench: Bench) -> None:
+@pytest.mark.parametrize("finishes", [True, False])
+async def test_progress_is_seen_while_it_runs(bench: Bench, finishes: bool) -> None:
     go = asyncio.Event()
 
     async def work(job: Job[Work], parts: object) -> None:
         """Nothing, telling how far it is."""
         await job.progress(30, "Page 3 of 10")
         await go.wait()
+        if finishes:
+            async with job.finish():
+                pass
 
     kind = bench.kind(work)
     await bench.worker(kind)
@@ -480,7 +484,8 @@ async def test_progress_is_seen_while_it_runs(bench: Bench) -> None:
     row = await bench.until(id_, lambda row: row.progress > 0)
     assert (row.progress, row.phrase, row.status) == (30, "Page 3 of 10", "running")
     go.set()
-    assert (await bench.until(id_)).progress == 100
+    row = await bench.until(id_)
+    assert (row.progress, row.phrase) == (100, None)
 
 
 async def test_lanes_that_may_run_no_more_do_not_hide_those_that_may(bench: Bench) -> None:

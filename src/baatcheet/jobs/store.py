@@ -60,8 +60,8 @@ FROM claim_jobs($1, $2, $3, $4)
 """
 _END = """
 UPDATE jobs j
-SET status = 'succeeded', progress = 100, result = i.result, error = NULL, ended_at = clock_timestamp(),
-    worker_id = NULL
+SET status = 'succeeded', progress = 100, phrase = NULL, result = i.result, error = NULL,
+    ended_at = clock_timestamp(), worker_id = NULL
 FROM jsonb_to_recordset($2::text::jsonb) AS i(id uuid, attempt integer, began timestamptz, result jsonb)
 WHERE j.id = i.id AND j.attempts = i.attempt AND j.started_at = i.began AND j.worker_id = $1 AND j.status = 'running'
   AND NOT j.cancel_requested
@@ -111,7 +111,7 @@ _FORGET_WORKERS = "DELETE FROM job_workers WHERE seen_at < clock_timestamp() - i
 
 _FINISH = text("""
 UPDATE jobs
-SET status = 'succeeded', progress = 100, result = CAST(:result AS jsonb), error = NULL,
+SET status = 'succeeded', progress = 100, phrase = NULL, result = CAST(:result AS jsonb), error = NULL,
     ended_at = clock_timestamp(), worker_id = NULL
 WHERE id = :id AND worker_id = :worker AND attempts = :attempt AND started_at = :began
   AND status = 'running' AND NOT cancel_requested
