@@ -463,7 +463,13 @@ async def test_a_delivery_is_replayed_under_its_own_id(
     replayed = await alice.post(where)
     assert replayed.status_code == 202
     assert replayed.json()["status"] == "pending"
-    assert (await alice.post(where)).status_code == 202  # it is under way already
+    for status in ("queued", "running"):
+        await hooks.run(
+            "UPDATE jobs SET status = :status WHERE status IN ('queued', 'running')", status=status
+        )
+        assert (await alice.post(where)).status_code == 202  # it is under way already
+    assert await hooks.count("jobs", "status IN ('queued', 'running', 'waiting')") == 1
+    await hooks.run("UPDATE jobs SET status = 'queued' WHERE status = 'running'")
     await hooks.worked_off()
     first, second = receiver.requests
     assert (first.id, first.body) == (second.id, second.body)
@@ -619,6 +625,18 @@ async def test_a_dead_receiver_delays_no_other(hooks: Hooks, alice: Person, rece
     assert loop.time() - began < SETTINGS.timeout * 3
 
 
+async def test_a_pending_delivery_that_has_lost_its_job_is_sent_when_it_is_replayed(
+    hooks: Hooks, alice: Person, receiver: Receiver
+) -> None:
+    webhook = await alice.make(receiver.url())
+    await hooks.happens("turn.completed", TURN, alice.user_id)
+    await hooks.run("DELETE FROM jobs")
+    (delivery,) = await alice.deliveries(webhook)
+    assert (await alice.post(f"/{webhook['id']}/deliveries/{delivery['id']}/replay")).status_code == 202
+    await hooks.worked_off()
+    assert len(receiver.requests) == 1
+
+
 async def test_however_many_receivers_of_one_user_hang_another_has_theirs(
     hooks_database: str, receiver: Receiver
 ) -> None:
@@ -645,7 +663,7 @@ async def test_of_several_jobs_for_one_delivery_each_that_sends_it_is_logged(
     (delivery,) = await alice.deliveries(webhook)
     begun = await asyncio.gather(*(hooks.parts.ledger.begin(UUID(delivery["id"])) for _ in range(5)))
     numbers = [one.number for one in begun if one is not None]
-    assert sorted(set(numbers)) == numbers
+    assert numbers in ([1], [1, 2]), "what is begun at once is begun in one statement, or in two"
     assert len((await alice.details(delivery))["attempts"]) == len(numbers)
 
 

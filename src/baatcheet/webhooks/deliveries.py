@@ -95,9 +95,8 @@ class Deliveries:
         async with self._db.tenant(who.user_id) as session:
             await _find(session, who, webhook_id, active=True)
             await self._get(session, who, webhook_id, delivery_id)
-            if await repository.send_again(session, who.user_id, delivery_id) or not (
-                await repository.hurry(session, who.user_id, delivery_id)
-            ):
+            again = await repository.send_again(session, who.user_id, delivery_id)
+            if again or not await repository.hurry(session, who.user_id, delivery_id):
                 await self._enqueue(session, who, webhook_id, delivery_id)
             return await self._get(session, who, webhook_id, delivery_id)
 

@@ -114,7 +114,7 @@ class Ledger:
         async with self._db.hot() as connection:
             rows = await connection.fetch(_BEGIN, deliveries, BROKEN_OFF, DISABLED)
         begun = {row["id"]: _begun(row) for row in rows}
-        # Of two jobs that are to send the same one, say after a redrive, one does.
+        # Two jobs that are to send the same one, say after a redrive, never share an attempt.
         return [begun.pop(delivery, None) for delivery in deliveries]
 
     async def _end_many(self, ended: Sequence[tuple[Begun, Answer]]) -> list[datetime | Exception | None]:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.jobs.enqueueing import CHANNEL
-from baatcheet.jobs.models import JobRow
+from baatcheet.jobs.models import UNFINISHED, JobRow
 from baatcheet.webhooks.models import Webhook, WebhookAttempt, WebhookDelivery, WebhookSecret
 
 Position = tuple[datetime, UUID]
@@ -211,7 +211,7 @@ async def send_again(session: AsyncSession, owner: UUID, delivery_id: UUID) -> b
 
 
 async def hurry(session: AsyncSession, owner: UUID, delivery_id: UUID) -> bool:
-    """Let the waiting job of a pending delivery run now; whether there was one."""
+    """Let the job of a pending delivery run now, if it waits; whether there is one that has not ended."""
     changed = (
         update(JobRow)
         .where(JobRow.subject_id == delivery_id, JobRow.user_id == owner, JobRow.status == "waiting")
@@ -221,7 +221,11 @@ async def hurry(session: AsyncSession, owner: UUID, delivery_id: UUID) -> bool:
     queue = (await session.scalars(changed)).first()
     if queue is not None:
         await session.execute(select(func.pg_notify(CHANNEL, queue)))
-    return queue is not None
+        return True
+    unfinished = select(JobRow.id).where(
+        JobRow.subject_id == delivery_id, JobRow.user_id == owner, JobRow.status.in_(UNFINISHED)
+    )
+    return await session.scalar(unfinished.limit(1)) is not None
 
 
 async def ended_between(
