@@ -112,6 +112,7 @@ async def test_a_file_that_is_gone_is_there_again_once_it_is_uploaded_again(
     again = await alice.uploaded(b"Words.", "a.txt")
     assert again["attachment"]["id"] == made["attachment"]["id"]
     assert (await alice.ended(again["job"]["id"]))["status"] == "succeeded"
+    assert again["message"].endswith("was gone: reading it once more" if was_read else "trying once more")
     assert (await alice.get(f"{where}/content")).content == b"Words."
     assert (await alice.attachment(made["attachment"]["id"]))["extracted_text"] == "Words."
 

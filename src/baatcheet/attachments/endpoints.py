@@ -99,20 +99,20 @@ async def create_attachment(request: Request, who: Writer, attachments: Service,
         received = await receive_upload(request, folder, attachments.limits, kind_of=kind_of_head)
         new = await attachments.told(received)
         same = UploadedFile(sha256=received.sha256, filename=received.filename)
-        attachment_id = await attachments.keep(who, new)
+        kept = await attachments.keep(who, new)
         used = False
 
         async def make(session: AsyncSession) -> Made[AttachmentAccepted]:
             nonlocal used
-            done = await attachments.create(session, who, attachment_id, new)
-            used = done.attachment.id == attachment_id
+            done = await attachments.create(session, who, kept, new)
+            used = done.attachment.id == kept.id
             return _made(done)
 
         try:
             return await once.run(who, same, AttachmentAccepted, make, status=202)
         finally:
             if not used:  # the file is there already, or nothing came of it
-                await attachments.drop(who, attachment_id)
+                await attachments.drop(who, kept.id)
 
 
 def _made(done: Accepted) -> Made[AttachmentAccepted]:

@@ -60,12 +60,23 @@ class Accepted:
     message: str
 
 
+DELETED_JUST_NOW = "The same file was deleted just now. Send it again."
+
+
 @dataclass(frozen=True)
 class NewAttachment:
     """An upload that has come and is of a kind that is taken."""
 
     received: Received
     kind: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An upload in the store. `id`: what its attachment is to be; `instead_of`: the one whose file it is now."""
+
+    id: UUID
+    instead_of: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -133,20 +144,21 @@ class Attachments:
             raise TooLarge(f"A file of this kind ({kind}) may have {limit} bytes at most.")
         return NewAttachment(received, kind)
 
-    async def keep(self, who: Principal, new: NewAttachment) -> UUID:
-        """Put an upload into the store, for `create`. Returns the id that its attachment is to have.
+    async def keep(self, who: Principal, new: NewAttachment) -> Kept:
+        """Put an upload into the store, for `create`.
 
         Before any transaction, which must not wait for a store. What becomes of none is found by the clean-up.
         Where the file of an attachment is gone, the same file uploaded again takes its place.
-        Raises FileStoreUnavailable.
+        Raises FileStoreUnavailable, DatabaseUnavailable.
         """
-        attachment_id = new_id()
         async with self._db.tenant(who.user_id) as session:
             there = await repository.id_of(session, who.user_id, new.received.sha256)
-        missing = there is not None and await self.blobs.size(file_key(who.user_id, there)) is None
-        key = file_key(who.user_id, there if there is not None and missing else attachment_id)
-        await self.blobs.put(key, new.received.path)
-        return attachment_id
+        if there is not None and await self.blobs.size(file_key(who.user_id, there)) is None:
+            kept = Kept(new_id(), instead_of=there)
+        else:
+            kept = Kept(new_id())
+        await self.blobs.put(file_key(who.user_id, kept.instead_of or kept.id), new.received.path)
+        return kept
 
     async def drop(self, who: Principal, attachment_id: UUID) -> None:
         """Take an attachment's files out of the store. Those that can't be now are found by the clean-up."""
@@ -156,11 +168,9 @@ class Attachments:
         except FileStoreUnavailable:
             log.warning("attachments.file_left", attachment_id=str(attachment_id))
 
-    async def create(
-        self, session: AsyncSession, who: Principal, attachment_id: UUID, new: NewAttachment
-    ) -> Accepted:
-        """Have an upload that was kept as `attachment_id` read; where it was uploaded before, what is there."""
-        kind = KINDS[new.kind]
+    async def create(self, session: AsyncSession, who: Principal, kept: Kept, new: NewAttachment) -> Accepted:
+        """Have an upload that was kept read; where it was uploaded before, what is there. Raises AttachmentBusy."""
+        attachment_id, kind = kept.id, KINDS[new.kind]
         fields = {
             "id": attachment_id,
             "user_id": who.user_id,
@@ -173,23 +183,25 @@ class Attachments:
         }
         row = await repository.add(session, fields)
         if row is None:
-            return await self._there(session, who, new.received.sha256)
+            return await self._there(session, who, kept, new.received.sha256)
+        if kept.instead_of is not None:
+            raise AttachmentBusy(DELETED_JUST_NOW)  # and the file is kept as that one's
         job = await self._enqueue(session, Extraction(who.user_id, attachment_id))
         await self._begin_again(session, row, job)
         what = "OCR processing" if kind.family == "image" else "Text extraction"
         return Accepted(row, job, f"{what} in background")
 
-    async def _there(self, session: AsyncSession, who: Principal, sha256: str) -> Accepted:
-        """A file that its owner has already: read once more where that failed."""
+    async def _there(self, session: AsyncSession, who: Principal, kept: Kept, sha256: str) -> Accepted:
+        """A file that its owner has already: read once more where that failed, or where it was gone."""
         there = await repository.by_hash(session, who.user_id, sha256)
         if there is None:
-            raise AttachmentBusy("The same file was deleted just now. Send it again.")
-        if there.status in {"failed", "cancelled"}:
+            raise AttachmentBusy(DELETED_JUST_NOW)
+        failed = there.status in {"failed", "cancelled"}
+        if failed or (there.id == kept.instead_of and there.status != "processing"):
             job = await self._enqueue(session, Extraction(there.user_id, there.id))
             await self._begin_again(session, there, job)
-            return Accepted(
-                there, job, "This file was uploaded before and could not be read: trying once more"
-            )
+            what = "could not be read: trying once more" if failed else "was gone: reading it once more"
+            return Accepted(there, job, f"This file was uploaded before and {what}")
         found = await jobs_repository.by_id(session, there.user_id, there.job_id)
         state = "is being read" if there.status == "processing" else "has been read"
         return Accepted(there, found, f"This file was uploaded before and {state}")
