@@ -197,6 +197,23 @@ async def test_dead_jobs_of_a_kind_are_tried_again_together(
     assert {(await bench.row(row.id)).status for row in dead} == {"queued"}
 
 
+async def test_a_dead_job_is_forgotten_from_its_own_page(
+    new_tab: NewTab, bench: Bench, alice: Caller
+) -> None:
+    kind = bench.kind(broken)
+    await bench.worker(kind)
+    row = await bench.until(await bench.enqueue(kind, owner=alice.user_id))
+    page = await (await new_tab()).sign_in(alice, f"/console/jobs/{row.id}")
+    await page.get_by_role("link", name="Forget").click()
+    await (
+        page.get_by_role("dialog", name="Forget this job?")
+        .get_by_role("button", name="Forget the job")
+        .click()
+    )
+    await expect(page.get_by_text("The job is forgotten.")).to_be_visible()
+    assert (await alice.get(f"/api/v1/jobs/{row.id}")).status_code == 404
+
+
 async def test_everything_is_to_be_done_by_keyboard(new_tab: NewTab, bench: Bench, alice: Caller) -> None:
     steps = Steps()
     kind = bench.kind(handler(steps))

@@ -149,8 +149,16 @@ def part(request: Request, text: str) -> Response:
     return HTMLResponse(text, headers=headers)
 
 
-def done(request: Request, word: str, then: str, *, number: int | None = None) -> Response:
-    """Something was done: a script is told in which words to say so, a person sees them at `then`."""
+def done(
+    request: Request, word: str, then: str, *, number: int | None = None, leaves: bool = False
+) -> Response:
+    """Something was done: a script is told in which words to say so, a person sees them at `then`.
+
+    With `leaves` a script goes there too: the page on which it was asked may be of something that is gone now.
+    """
+    if leaves and is_part(request):
+        told = json.dumps({"console:done": {"then": then + query(said=word, n=number)}})
+        return Response(status_code=204, headers={**HEADERS, "hx-trigger": told})
     if is_part(request):
         told = json.dumps({"console:done": {"text": said(word, str(number))}})
         return Response(status_code=204, headers={**HEADERS, "hx-trigger": told})

@@ -97,6 +97,11 @@ async def redrive(request: Request, here: Here, form: Form, views: Views, jobs: 
     here.who.require("admin")
     kind, error = form.get("kind") or None, form.get("error") or None
     match form.get("do"):
+        case "discard" if kind is None and error is None:
+            raise Invalid(
+                "Say which to forget: those of a kind, or those whose error contains some words.",
+                param="kind",
+            )
         case "discard":
             many, word = await jobs.discard_dead(here.who, kind=kind, error=error), "discarded"
         case "retry":
@@ -241,7 +246,7 @@ async def discard(request: Request, here: Here, views: Views, jobs: Service, job
     here.who.require("write")
     await jobs.discard(here.who, job_id)
     views.forget()
-    return done(request, "forgotten", PATH)
+    return done(request, "forgotten", PATH, leaves=True)
 
 
 async def _ask(

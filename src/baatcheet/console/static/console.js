@@ -143,6 +143,10 @@
       tellAges(body);
     });
     document.addEventListener("console:done", (event) => {
+      if (event.detail.then) {
+        location.assign(event.detail.then);
+        return;
+      }
       dialog.close();
       say(event.detail.text);
       if (live !== null) {
