@@ -64,6 +64,7 @@ class Bench:
         parts: object = None,
         rhythm: Rhythm = QUICK,
         schedules: Sequence[Schedule] = (),
+        queues: Sequence[str] | None = None,
     ) -> Worker:
         """A worker that runs until the test ends."""
         worker = Worker(
@@ -73,6 +74,7 @@ class Bench:
             rooms={kind.queue: room for kind in kinds},
             rhythm=rhythm,
             schedules=schedules,
+            queues=queues,
         )
         await worker.start()
         self.stack.push_async_callback(worker.stop)

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.auth.principal import Principal
@@ -13,6 +14,7 @@ from baatcheet.jobs.declaration import DeadJob, GiveUp, Job
 from baatcheet.jobs.enqueueing import Order, enqueue_many
 from baatcheet.jobs.running import CANCELLED
 from baatcheet.jobs.service import Jobs
+from baatcheet.platform.database import DatabaseUnavailable
 from tests.conftest import Caller
 from tests.jobs.conftest import Bench, Work, nothing
 
@@ -138,6 +140,21 @@ async def test_a_job_is_cancelled_though_what_it_was_about_can_not_be_told(
     who = Principal(alice.user_id, UUID(me["token"]["id"]), "user", frozenset({"read", "write"}), "alice")
     await Jobs(bench.db, [kind.bind(None)]).cancel(who, id_)
     assert (await bench.row(id_)).status == "cancelled"
+
+
+async def test_a_job_is_not_cancelled_while_the_database_is_too_busy_to_tell(
+    bench: Bench, alice: Caller
+) -> None:
+    async def bury(dead: DeadJob, session: AsyncSession, parts: object) -> None:
+        await session.execute(text("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '55P03'; END $$"))
+
+    kind = bench.kind(nothing, on_dead=bury)
+    id_ = await bench.enqueue(kind, owner=alice.user_id)
+    me = (await alice.get("/api/v1/me")).json()
+    who = Principal(alice.user_id, UUID(me["token"]["id"]), "user", frozenset({"read", "write"}), "alice")
+    with pytest.raises((DBAPIError, DatabaseUnavailable)):
+        await Jobs(bench.db, [kind.bind(None)]).cancel(who, id_)
+    assert (await bench.row(id_)).status == "queued"
 
 
 @pytest.mark.parametrize("patient", [True, False])

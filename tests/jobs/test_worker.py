@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -365,7 +366,8 @@ async def test_a_job_that_kills_every_worker_ends_among_the_dead(bench: Bench) -
         killed = await bench.worker(kind)
         await bench.until(id_, partial(_runs, attempt))
         await _die(killed)
-        watching = await bench.worker(bench.kind(nothing, queue=f"{bench.name}.other"))
+        other = bench.kind(nothing, queue=f"{bench.name}.other")
+        watching = await bench.worker(kind, other, queues=[other.queue])
         await bench.until(id_, lambda row: row.status in {"waiting", "dead"})
         await watching.stop()
     row = await bench.row(id_)
@@ -627,9 +629,12 @@ async def test_a_job_of_a_kind_that_is_new_waits_for_a_worker_that_knows_it(benc
     unknown = bench.kind(nothing, name=f"{bench.name}.newer")
     await bench.worker(known)
     id_ = await bench.enqueue(unknown)
-    for attempt in range(unknown.max_attempts + 2):
+    pauses = (60, 300, 1800, 1800, 1800)
+    assert len(pauses) > unknown.max_attempts
+    for attempt, pause in enumerate(pauses):
         row = await bench.until(id_, lambda row: row.status == "waiting" and len(row.failures) > attempt)  # noqa: B023
-        assert (row.due_at - row.created_at).total_seconds() > 50
+        failed = datetime.fromisoformat(row.failures[-1]["at"])
+        assert pause - 1 < (row.due_at - failed).total_seconds() < pause + 30
         assert row.attempts == 0
         async with bench.db.system() as session:
             await session.execute(text("UPDATE jobs SET due_at = now() WHERE id = :id"), {"id": id_})

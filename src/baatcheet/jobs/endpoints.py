@@ -43,7 +43,7 @@ Running = Annotated[Fleet, Depends(_fleet)]
 PathName = Annotated[Line, Path(min_length=1, max_length=100, examples=["ocr"])]
 
 _ID = {"job_id": "$response.body#/id"}
-_LINKS = {"getJob": _ID, "cancelJob": _ID, "retryJob": _ID}
+_LINKS = {"getJob": _ID, "cancelJob": _ID, "retryJob": _ID, "deleteJob": _ID}
 
 
 @router.get("/jobs", summary="List jobs", responses=problems(400, 403, 422))

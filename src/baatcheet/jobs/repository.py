@@ -162,13 +162,13 @@ async def again(
 async def discard(
     session: AsyncSession, owner: UUID | None, wanted: Sequence[ColumnElement[bool]], limit: int
 ) -> int:
-    """Forget ended jobs; how many."""
+    """Forget ended jobs; how many. Of many, those that somebody else is changing are left."""
     chosen = (
         select(JobRow.id)
         .where(*_mine(owner), JobRow.status.in_(ENDED), *wanted)
         .order_by(JobRow.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=limit > 1)
         .scalar_subquery()
     )
     gone = delete(JobRow).where(JobRow.id.in_(chosen)).returning(JobRow.id)

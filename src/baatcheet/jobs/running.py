@@ -38,7 +38,7 @@ DATABASE_WAS_AWAY = "The database could not be reached."
 CANCELLED = "Cancelled."
 
 CONFLICTS = 5  # times that a transaction is begun again
-_CONFLICT_STATES = ("40001", "40P01")  # serialization failure, deadlock
+CONFLICT_STATES = ("40001", "40P01")  # serialization failure, deadlock
 
 Why = Literal["cancelled", "stopping"]
 Observe = Callable[[str, str, float], None]  # a kind, how a run of it ended, and after how many seconds
@@ -138,11 +138,7 @@ class Runner:
         claimed = run.claimed
         bound = self._kinds.get(claimed.kind)
         if bound is None:
-            # An older worker beside newer ones, most likely: another knows it, and this one may not end it.
-            words = f"This worker does not know what a {claimed.kind!r} is."
-            before = sum(one.get("error") == words for one in claimed.failures)
-            pause = UNKNOWN_PAUSES[min(before, len(UNKNOWN_PAUSES) - 1)]
-            return await self.fail(claimed, words, None, after=pause, counted=False)
+            return await self.fail(claimed, f"This worker does not know what a {claimed.kind!r} is.", None)
         try:
             payload = msgspec.convert(claimed.payload, bound.kind.payload)
         except msgspec.ValidationError as error:
@@ -244,6 +240,9 @@ class Runner:
 
         `worker`: whose run it was, where not this one's.
         """
+        if claimed.kind not in self._kinds:
+            # An older worker beside newer ones, most likely: another knows it, and this one may not end it.
+            after, give_up, counted = _unknown_pause(claimed, words), False, False
         wait = None if give_up else self._pause(claimed, after, counted=counted)
         shown = storable(detail)[:MOST_DETAIL] if detail is not None else None
         failure = Failure(storable(words), shown, wait, counted)
@@ -356,7 +355,7 @@ async def repeated(write: Callable[[], Awaitable[Written]]) -> Written:
         try:
             return await write()
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in _CONFLICT_STATES:
+            if getattr(error.orig, "sqlstate", None) not in CONFLICT_STATES:
                 raise
         await asyncio.sleep(jittered(0.1))
     return await write()
@@ -380,6 +379,11 @@ def _break_off(run: _Running, why: Why) -> None:
 def _cause(error: BaseException) -> str | None:
     cause = error.__cause__
     return f"{type(cause).__name__}: {cause}" if cause is not None else None
+
+
+def _unknown_pause(claimed: Claimed, words: str) -> float:
+    before = sum(one.get("error") == words for one in claimed.failures)
+    return UNKNOWN_PAUSES[min(before, len(UNKNOWN_PAUSES) - 1)]
 
 
 def _counts(claimed: Claimed) -> bool:

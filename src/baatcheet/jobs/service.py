@@ -17,13 +17,13 @@ from baatcheet.jobs.repository import QueueRow, ScheduleRow, WorkerRow
 from baatcheet.jobs.running import CANCELLED, bury
 from baatcheet.jobs.store import Claimed
 from baatcheet.kit.pagination import Slice, decode, slice_of
-from baatcheet.platform.database import Database, DatabaseUnavailable
+from baatcheet.platform.database import Database, is_unavailable
 from baatcheet.platform.logging import get_logger
 
 log = get_logger(__name__)
 
 _LIST = "jobs"
-MOST_REDRIVEN = 10_000  # jobs in one call
+MOST_AT_ONCE = 10_000  # jobs in one call
 TRIES = 5
 
 _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
@@ -109,11 +109,11 @@ class Jobs:
     async def redrive(self, who: Principal, *, kind: str | None, error: str | None) -> int:
         """Queue the dead jobs of everybody once more: those of `kind`, whose error contains `error`. How many.
 
-        Raises Forbidden. At most `MOST_REDRIVEN` in one call.
+        Raises Forbidden. At most `MOST_AT_ONCE` in one call.
         """
         who.require("admin")
         async with self._db.system() as session:
-            return await self._again(session, None, _dead(kind, error), MOST_REDRIVEN)
+            return await self._again(session, None, _dead(kind, error), MOST_AT_ONCE)
 
     async def discard(self, who: Principal, job_id: UUID) -> None:
         """Forget a job that has ended. Raises JobNotInState."""
@@ -129,10 +129,10 @@ class Jobs:
         )
 
     async def discard_dead(self, who: Principal, *, kind: str | None, error: str | None) -> int:
-        """Forget the dead jobs that `redrive` would queue. How many. Raises Forbidden."""
+        """Forget the dead jobs of `kind`, whose error contains `error`. How many. Raises Forbidden."""
         who.require("admin")
         async with self._db.system() as session:
-            return await repository.discard(session, None, _dead(kind, error), MOST_REDRIVEN)
+            return await repository.discard(session, None, _dead(kind, error), MOST_AT_ONCE)
 
     async def newest_about(self, who: Principal, subject_id: UUID) -> JobRow | None:
         """Their newest job that concerns something."""
@@ -165,9 +165,9 @@ class Jobs:
             try:
                 async with session.begin_nested():
                     await bury(bound, claimed, session, CANCELLED, cancelled=True)
-            except DatabaseUnavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - the job is cancelled all the same
+            except Exception as error:
+                if is_unavailable(error) or _may_pass(error):
+                    raise  # it can be cancelled once the database is well
                 log.error("job.on_dead_failed", error=error, job_id=str(row.id), kind=row.kind)
 
 
@@ -215,6 +215,12 @@ class Fleet:
 def is_admin(who: Principal) -> bool:
     """Whether `who` may see everybody's jobs."""
     return "admin" in who.scopes
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the database was only busy: a conflict, a lack of resources, a lock, a statement that took too long."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    return state[:2] in {"40", "53", "55", "57"}
 
 
 def _dead(kind: str | None, error: str | None) -> list[ColumnElement[bool]]:
