@@ -105,7 +105,7 @@ async def expire(session: AsyncSession, ids: Sequence[UUID]) -> None:
 
 
 async def forget_exports(session: AsyncSession, before: datetime, limit: int) -> int:
-    """Delete the rows of `limit` exports that came to their end before; how many."""
+    """Delete the rows of exports that came to their end before, `limit` at most; how many."""
     ended = Export.status.in_(("expired", "failed", "cancelled"))
     old = select(Export.id).where(ended, Export.created_at < before).limit(limit).scalar_subquery()
     return len((await session.scalars(delete(Export).where(Export.id.in_(old)).returning(Export.id))).all())

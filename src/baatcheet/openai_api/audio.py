@@ -78,7 +78,7 @@ class TranscriptionFields(msgspec.Struct, forbid_unknown_fields=True):
     """The fields of the form beside the file."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "auto"
-    language: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] | None = None
+    language: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$(?!\n)")] | None = None
     prompt: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
     response_format: Format = "json"
     temperature: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
