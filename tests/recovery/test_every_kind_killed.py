@@ -143,8 +143,9 @@ async def accepted(caller: Caller, path: str, key: str, **request: Any) -> dict[
 
 async def unfinished(db: Database) -> int:
     async with db.system() as session:
-        # No kill is the last: what is asked here is that all is done, not whether somebody gives up.
-        await session.execute(text(f"UPDATE jobs SET max_attempts = 99 WHERE {UNFINISHED}"))
+        # No kill is the last, and none is waited for longer than the first: what is asked here is that all is done.
+        again = "max_attempts = 99, due_at = least(due_at, now() + interval '2 seconds')"
+        await session.execute(text(f"UPDATE jobs SET {again} WHERE {UNFINISHED}"))
         # In one statement, since what is in the outbox becomes jobs.
         left = f"SELECT (SELECT count(*) FROM jobs WHERE {UNFINISHED}) + (SELECT count(*) FROM outbox)"
         return int(await session.scalar(text(left)) or 0)
