@@ -29,9 +29,9 @@ from baatcheet.exports.jobs import ExportParts, render_export
 from baatcheet.jobs.declaration import BoundKind
 from baatcheet.jobs.isolation import Sandbox
 from baatcheet.jobs.worker import Worker
-from baatcheet.platform.blobs import FolderBlobs
 from baatcheet.platform.database import Database, connect
 from baatcheet.platform.settings import DatabaseSettings, ExportSettings
+from tests.dying_blobs import dying_blobs
 from tests.exports.application import LIMITS, QUICK
 
 _steps = 0
@@ -54,18 +54,6 @@ class DyingDatabase(Database):
         step()
 
 
-class DyingBlobs(FolderBlobs):
-    async def put(self, key: str, path: Path) -> None:
-        step()
-        await super().put(key, path)
-        step()
-
-    async def delete(self, key: str) -> None:
-        step()
-        await super().delete(key)
-        step()
-
-
 def dying(function: Any) -> Any:
     """`function`, with a step before and after."""
 
@@ -80,7 +68,7 @@ def dying(function: Any) -> Any:
 
 async def main(kind: str, queue: str, url: str, folder: Path) -> None:
     database = DatabaseSettings(url=SecretStr(url))
-    db, blobs, settings = DyingDatabase(database, pool_size=3), DyingBlobs(folder), ExportSettings()
+    db, blobs, settings = DyingDatabase(database, pool_size=3), dying_blobs(step)(folder), ExportSettings()
     vars(export_jobs)["record"] = dying(record)
     repository.end_import = dying(repository.end_import)
     async with Sandbox() as sandbox:

@@ -19,6 +19,11 @@ from tests.conftest import Caller
 from tests.jobs.conftest import Bench, Work, nothing
 
 
+async def principal_of(caller: Caller) -> Principal:
+    me = (await caller.get("/api/v1/me")).json()
+    return Principal(caller.user_id, UUID(me["token"]["id"]), "user", frozenset({"read", "write"}), "alice")
+
+
 async def test_an_owner_sees_a_job_and_nobody_else_does(
     bench: Bench, alice: Caller, bob: Caller, admin: Caller
 ) -> None:
@@ -122,8 +127,7 @@ async def test_what_a_cancelled_job_was_about_is_told_in_the_same_transaction(
 
     kind = bench.kind(nothing, on_dead=bury)
     id_ = await bench.enqueue(kind, owner=alice.user_id)
-    me = (await alice.get("/api/v1/me")).json()
-    who = Principal(alice.user_id, UUID(me["token"]["id"]), "user", frozenset({"read", "write"}), "alice")
+    who = await principal_of(alice)
     await Jobs(bench.db, [kind.bind(None)]).cancel(who, id_)
     assert [(dead.id, dead.cancelled, dead.error) for dead in told] == [(id_, True, CANCELLED)]
 
@@ -136,8 +140,7 @@ async def test_a_job_is_cancelled_though_what_it_was_about_can_not_be_told(
 
     kind = bench.kind(nothing, on_dead=bury)
     id_ = await bench.enqueue(kind, owner=alice.user_id)
-    me = (await alice.get("/api/v1/me")).json()
-    who = Principal(alice.user_id, UUID(me["token"]["id"]), "user", frozenset({"read", "write"}), "alice")
+    who = await principal_of(alice)
     await Jobs(bench.db, [kind.bind(None)]).cancel(who, id_)
     assert (await bench.row(id_)).status == "cancelled"
 
@@ -150,8 +153,7 @@ async def test_a_job_is_not_cancelled_while_the_database_is_too_busy_to_tell(
 
     kind = bench.kind(nothing, on_dead=bury)
     id_ = await bench.enqueue(kind, owner=alice.user_id)
-    me = (await alice.get("/api/v1/me")).json()
-    who = Principal(alice.user_id, UUID(me["token"]["id"]), "user", frozenset({"read", "write"}), "alice")
+    who = await principal_of(alice)
     with pytest.raises((DBAPIError, DatabaseUnavailable)):
         await Jobs(bench.db, [kind.bind(None)]).cancel(who, id_)
     assert (await bench.row(id_)).status == "queued"

@@ -9,15 +9,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from baatcheet.entrypoints import worker
 from baatcheet.jobs.running import Runner
 from baatcheet.jobs.store import Claimed
-from baatcheet.platform.blobs import FolderBlobs
 from baatcheet.platform.database import Database
 from baatcheet.platform.settings import load
+from tests.dying_blobs import dying_blobs
 
 _steps_left = 0
 _runners: set[Runner] = set()
@@ -46,24 +45,12 @@ class DyingDatabase(Database):
         step()
 
 
-class DyingBlobs(FolderBlobs):
-    async def put(self, key: str, path: Path) -> None:
-        step()
-        await super().put(key, path)
-        step()
-
-    async def delete(self, key: str) -> None:
-        step()
-        await super().delete(key)
-        step()
-
-
 if __name__ == "__main__":
     _steps_left = int(sys.argv[1])
     for name, dying in {
         "baatcheet.entrypoints.worker.Database": DyingDatabase,
         "baatcheet.jobs.worker.Runner": DyingRunner,
-        "baatcheet.platform.blobs.FolderBlobs": DyingBlobs,
+        "baatcheet.platform.blobs.FolderBlobs": dying_blobs(step),
     }.items():
         module, _, attribute = name.rpartition(".")
         assert attribute in vars(sys.modules[module])

@@ -285,7 +285,8 @@ class Runner:
     async def _bury(self, claimed: Claimed, session: AsyncSession, words: str, *, cancelled: bool) -> None:
         bound = self._kinds.get(claimed.kind)
         if bound is not None:
-            await bury(bound, claimed, session, words, cancelled=cancelled)
+            dead = DeadJob(claimed.id, claimed.owner, claimed.subject, words, cancelled)
+            await bury(bound, dead, session)
 
     async def _surely(
         self, write: Callable[[], Awaitable[Written]], *, patience: float | None = None
@@ -361,12 +362,9 @@ async def repeated(write: Callable[[], Awaitable[Written]]) -> Written:
     return await write()
 
 
-async def bury(
-    bound: BoundKind, claimed: Claimed, session: AsyncSession, words: str, *, cancelled: bool
-) -> None:
+async def bury(bound: BoundKind, dead: DeadJob, session: AsyncSession) -> None:
     """Let a kind write, in the same transaction, what else there is to say of a job that ended without success."""
     if bound.kind.on_dead is not None:
-        dead = DeadJob(claimed.id, claimed.owner, claimed.subject, words, cancelled)
         await bound.kind.on_dead(dead, session, bound.parts)
 
 

@@ -9,13 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.auth.principal import Principal
 from baatcheet.jobs import repository
-from baatcheet.jobs.declaration import BoundKind
+from baatcheet.jobs.declaration import BoundKind, DeadJob
 from baatcheet.jobs.enqueueing import CANCEL_PREFIX, CHANNEL
 from baatcheet.jobs.errors import JobNotFound, JobNotInState, QueueNotFound, ScheduleNotFound
 from baatcheet.jobs.models import UNFINISHED, JobRow
 from baatcheet.jobs.repository import QueueRow, ScheduleRow, WorkerRow
 from baatcheet.jobs.running import CANCELLED, bury
-from baatcheet.jobs.store import Claimed
 from baatcheet.kit.pagination import Slice, decode, slice_of
 from baatcheet.platform.database import Database, is_unavailable
 from baatcheet.platform.logging import get_logger
@@ -151,20 +150,10 @@ class Jobs:
     async def _bury(self, session: AsyncSession, row: JobRow) -> None:
         bound = self._kinds.get(row.kind)
         if bound is not None:
-            claimed = Claimed(
-                row.id,
-                row.user_id,
-                row.kind,
-                row.payload,
-                row.attempts,
-                row.max_attempts,
-                [],
-                row.subject_id,
-                row.created_at,
-            )
+            dead = DeadJob(row.id, row.user_id, row.subject_id, CANCELLED, cancelled=True)
             try:
                 async with session.begin_nested():
-                    await bury(bound, claimed, session, CANCELLED, cancelled=True)
+                    await bury(bound, dead, session)
             except Exception as error:
                 if is_unavailable(error) or _may_pass(error):
                     raise  # it can be cancelled once the database is well
