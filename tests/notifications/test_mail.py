@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from baatcheet.platform import logging
 from baatcheet.platform.mail import MailDelayed, Mailer, MailRefused, mailbox
+from baatcheet.platform.redaction import redact
 from baatcheet.platform.settings import NotificationSettings, SettingsError, load
 from tests.notifications.mail_server import Certificate, MailServer, make_certificate
 
@@ -272,4 +273,4 @@ def test_the_mail_server_s_password_is_never_logged() -> None:
     logging.register_secrets(settings)
     assert "s3cret" not in repr(settings)
     for said in ("s3cret-passw@rd", "s3cret%2Dpassw%40rd"):
-        assert said not in logging.redact(f"535 refused {said}")
+        assert said not in redact(f"535 refused {said}")

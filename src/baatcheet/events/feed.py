@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,17 +18,16 @@ from baatcheet.events.following import Follower, Roster
 from baatcheet.events.reading import Events, Page, Past
 from baatcheet.events.relay import CHANNEL
 from baatcheet.events.stream import Stream
-from baatcheet.platform.database import Database, DatabaseUnavailable, is_unavailable
+from baatcheet.platform.database import Database, DatabaseUnavailable
 from baatcheet.platform.errors import RateLimited, ShuttingDown
 from baatcheet.platform.logging import get_logger
+from baatcheet.platform.notices import listen
 from baatcheet.platform.telemetry import Metrics
 
 log = get_logger(__name__)
 
 POLL = 1.0  # seconds between two rounds when there is no notice
 AWAY_PAUSE = 0.5  # after a round that failed
-PROBE = 30.0  # seconds between two looks at whether the listener's connection is alive
-PROBE_SECONDS = 5.0
 CHECK_EVERY = 3.0  # seconds between two looks at the followers' tokens: a revoked one's stream ends within 5
 MOST_STREAMS = 100  # of one user in one process
 
@@ -64,7 +64,9 @@ class EventFeed:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        work = [self._run(), self._look_at_tokens()] + ([self._listen()] if self._connect is not None else [])
+        work = [self._run(), self._look_at_tokens()]
+        if self._connect is not None:  # without notices, it takes a second
+            work.append(listen(self._connect, CHANNEL, self._news.set, while_wanted=self._followed))
         self._tasks = [asyncio.create_task(one) for one in work]
 
     async def close(self) -> None:
@@ -96,7 +98,9 @@ class EventFeed:
                 f"You follow the events {self._most_streams} times already. Close a stream first.",
                 headers={"retry-after": "5"},
             )
-        follower = Follower(who.user_id, who.token_id, everything=everything, types=types)
+        follower = Follower(
+            who.user_id, who.token_id, everything=everything, types=types, until=who.expires_at
+        )
         stream = Stream(self, follower)
         self._open.add(follower)
         self._streams[who.user_id] += 1
@@ -193,39 +197,6 @@ class EventFeed:
                 continue
             for follower in followers:
                 scopes = good.get(follower.token, frozenset())
-                if "read" not in scopes or (follower.everything and "admin" not in scopes):
+                over = follower.until is not None and follower.until <= datetime.now(UTC)
+                if over or "read" not in scopes or (follower.everything and "admin" not in scopes):
                     follower.close("no longer allowed")
-
-    # Listening ---------------------------------------------------------------------------------------------
-
-    async def _listen(self) -> None:
-        """Hear the relay's notices, from the first follower on. Without them it takes a second instead."""
-        assert self._connect is not None
-        while True:
-            await self._followed.wait()
-            try:
-                connection = await self._connect()
-            except DatabaseUnavailable:
-                await asyncio.sleep(AWAY_PAUSE)
-                continue
-            try:
-                await self._hear(connection)
-            except Exception as error:  # noqa: BLE001 - until it is heard again, it takes a second
-                if not is_unavailable(error):
-                    log.error("events.listening_failed", error=error)
-                await asyncio.sleep(AWAY_PAUSE)
-            finally:
-                connection.terminate()
-
-    async def _hear(self, connection: Any) -> None:
-        """Until the connection is lost."""
-        lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: lost.set())
-        await connection.add_listener(CHANNEL, lambda *_: self._news.set())
-        self._news.set()  # what was told before was not heard
-        while not lost.is_set():
-            try:
-                async with asyncio.timeout(PROBE):
-                    await lost.wait()
-            except TimeoutError:
-                await connection.execute("SELECT 1", timeout=PROBE_SECONDS)

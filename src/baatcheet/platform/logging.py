@@ -8,9 +8,10 @@ process, other libraries' included, writes through `configure`'s one handler, wh
 registered as secret and what looks like a key: a last wall, not a licence to log secrets.
 """
 
-import base64
+import contextlib
+import faulthandler
 import logging
-import re
+import signal
 import sys
 import threading
 import time
@@ -19,67 +20,30 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, TextIO
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from pydantic import BaseModel, SecretStr
 
 from baatcheet.kit.text import storable
+from baatcheet.platform.redaction import redact, register_secret
 from baatcheet.platform.settings import TelemetrySettings
 
-REDACTED: Final = "[redacted]"
-MIN_SECRET: Final = 8  # characters; anything shorter would blank out ordinary words
 MAX_TEXT: Final = 10_000  # characters of one field or traceback
 
 # The request that this task works for; set by the ASGI frame, inherited by the tasks that a request starts.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-_secrets: tuple[str, ...] = ()
-_secrets_lock = threading.Lock()
-
-# A look for these first keeps the expression off nearly every line.
-_HINTS = ("sk-", "gsk_", "hf_", "AIza", "bc_", "earer ", "asic ", "://")
-_SHAPES = re.compile(
-    r"(?<![A-Za-z0-9])(?:sk-|gsk_|hf_|AIza|bc_)[A-Za-z0-9_\-]{12,}"
-    r"|(?<=[Bb]earer )[A-Za-z0-9._~+/=\-]{6,}"
-    r"|(?<=[Bb]asic )[A-Za-z0-9+/=\-_]{8,}"
-    r"|(?<=://)[^\s/@:\"'\\]*:[^\s/@\"'\\]+(?=@)"
-)
 _LEVELS = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
 _encoder = msgspec.json.Encoder(enc_hook=str)
-
-
-def register_secret(value: str) -> None:
-    """Blank out `value` from now on: plain, URL-encoded, JSON-escaped or in base64, alone or in other text.
-
-    Values shorter than `MIN_SECRET` are passed over.
-    """
-    if len(value) < MIN_SECRET:
-        return
-    forms = {
-        value,
-        quote(value, safe=""),
-        quote_plus(value),
-        msgspec.json.encode(storable(value)).decode()[1:-1],
-    }
-    raw = value.encode(errors="replace")
-    for offset in range(3):
-        # The characters of base64 that this value alone decides, wherever in a triple of bytes it begins.
-        encoded = base64.b64encode(b"\0" * offset + raw)
-        first = (offset * 8 + 5) // 6
-        inner = encoded[first : (offset + len(raw)) * 8 // 6].decode()
-        forms |= {inner, inner.replace("+", "-").replace("/", "_")}
-    global _secrets  # noqa: PLW0603 - what is secret is a fact about the process
-    with _secrets_lock:
-        known = forms.union(_secrets)
-        _secrets = tuple(sorted(known, key=len, reverse=True))
 
 
 def register_secrets(settings: BaseModel) -> None:
     """Register every secret in `settings`, and the password of every address."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        for one in value if isinstance(value, tuple) else (value,):
+        values = [one for keys in value.values() for one in keys] if name == "provider_keys" else value
+        for one in values if isinstance(values, tuple | list) else (values,):
             if isinstance(one, BaseModel):
                 register_secrets(one)
             elif isinstance(one, SecretStr):
@@ -88,17 +52,6 @@ def register_secrets(settings: BaseModel) -> None:
                 if "://" in secret and (password := urlsplit(secret).password):
                     register_secret(password)
                     register_secret(unquote(password))
-
-
-def redact(text: str) -> str:
-    """`text` without registered secrets, and without what looks like a key, a token or a URL's password."""
-    for secret in _secrets:
-        if secret in text:
-            text = text.replace(secret, REDACTED)
-    for hint in _HINTS:
-        if hint in text:
-            return _SHAPES.sub(REDACTED, text)
-    return text
 
 
 class Logger:
@@ -181,6 +134,17 @@ def configure(settings: TelemetrySettings, stream: TextIO | None = None) -> None
         logging.logAsyncioTasks = False
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+    _show_threads_when_asked()
+
+
+def _show_threads_when_asked() -> None:
+    """On SIGUSR1, write where every thread is to standard error, and go on. No local variable is written.
+
+    Where standard error is closed or is no file, the signal is left as it was.
+    """
+    # UnsupportedOperation, which a stream without a file raises, is an OSError.
+    with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):
+        faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
 
 
 class JsonFormatter(logging.Formatter):

@@ -23,7 +23,7 @@ from baatcheet.jobs.service import Fleet, Jobs, is_admin
 from baatcheet.kit.text import headline
 from baatcheet.platform.database import Database
 from baatcheet.platform.errors import NotFound
-from baatcheet.platform.logging import redact
+from baatcheet.platform.redaction import redact
 
 FRESH: Final = 0.75  # seconds that a view is believed: with a look a second, a change is seen within two
 PAGE: Final = 25
