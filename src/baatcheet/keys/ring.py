@@ -1,0 +1,324 @@
+"""The keys that this process serves: read from the stores, kept up to date, and what becomes of them made known.
+
+A store that is away while the process runs costs nothing: what was read last stays in force. A change that any process
+finds, or makes, is counted up in `key_changes.sets`; all others hear of it by a notice, or see it within `POLL`, read
+the stores themselves, and write down which change they serve.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from secrets import token_bytes
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from baatcheet.keys.ledger import Ledger
+from baatcheet.keys.pool import KeyPool, PooledKey
+from baatcheet.keys.pools import Pools
+from baatcheet.keys.quota import Quota
+from baatcheet.keys.secret import SecretKey
+from baatcheet.keys.stores.model import KeySet, SecretStore, StoreError
+from baatcheet.kit.backoff import jittered
+from baatcheet.kit.ids import new_id
+from baatcheet.platform.database import Database, DatabaseUnavailable
+from baatcheet.platform.logging import get_logger
+from baatcheet.platform.notices import listen
+from baatcheet.platform.redaction import register_secret
+from baatcheet.platform.settings import SettingsError
+from baatcheet.platform.signed_links import deployment_secret
+from baatcheet.platform.telemetry import Metrics
+
+log = get_logger(__name__)
+
+CHANNEL: Final = "baatcheet_keys"
+SECRET: Final = "provider-keys"  # noqa: S105 - the name of the deployment's secret that fingerprints are made with
+POLL: Final = 1.5  # seconds
+FLUSH: Final = 1.0  # seconds
+FORGOTTEN: Final = 3600.0  # seconds after which a process that was not heard of is no longer listed
+_SPREAD: Final = 0.2
+
+_CHANGES = "SELECT sets, states FROM key_changes"
+_TELL = "WITH told AS (UPDATE key_changes SET sets = sets + 1 RETURNING sets) SELECT sets, pg_notify($1, '') FROM told"
+_WATCH = """
+INSERT INTO key_watchers (process, sets, in_flight, seen_at) VALUES ($1, $2, $3::text::jsonb, clock_timestamp())
+ON CONFLICT (process) DO UPDATE SET sets = excluded.sets, in_flight = excluded.in_flight, seen_at = excluded.seen_at
+"""
+_LEAVE = (
+    "DELETE FROM key_watchers WHERE process = $1 OR seen_at < clock_timestamp() - make_interval(secs => $2)"
+)
+
+
+class StoresNotRead(SettingsError):
+    """A process that starts could not read a secret store. `str(error)` says of each which, and what to do."""
+
+
+class KeyRing:
+    """Every provider's keys in this process.
+
+    `providers`: whose keys the stores are asked for. `connect`: opens a connection on which notices are heard; None:
+    changes are polled only.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        stores: Sequence[SecretStore],
+        providers: Sequence[str],
+        pools: Pools,
+        *,
+        refresh_seconds: float = 60.0,
+        connect: Callable[[], Awaitable[Any]] | None = None,
+        process: UUID | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._db = db
+        self.stores = tuple(stores)
+        self.providers = tuple(providers)
+        self.pools = pools
+        self.ledger = Ledger(db, metrics)
+        self._quota = Quota(db, pools)
+        self._refresh_seconds = refresh_seconds
+        self._connect = connect
+        self.process = process or new_id()
+        # Until the database has said what fingerprints are made with, the ids mean nothing outside of this process.
+        self._secret = token_bytes(32)
+        self._settled = False
+        self._read: dict[str, Mapping[str, KeySet]] = {}  # by store: what it said last
+        self._current: dict[str, tuple[SecretStore, tuple[SecretKey, ...]]] = {}
+        self._serves = 0  # the change of the sets that is served
+        self._states = -1  # the change of the keys' states that is known
+        self._reading = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failing: set[str] = set()
+        self._serving = False
+
+    def pool(self, provider: str) -> KeyPool:
+        """The provider's pool, possibly without keys."""
+        return self.pools.of(provider)
+
+    def current(self, provider: str) -> tuple[SecretKey, ...]:
+        """The keys that are in use."""
+        found = self._current.get(provider)
+        return found[1] if found is not None else ()
+
+    def store_of(self, provider: str) -> SecretStore | None:
+        """The store that the provider's keys come from."""
+        found = self._current.get(provider)
+        return found[0] if found is not None else None
+
+    def fingerprint(self, provider: str, key: SecretKey) -> str:
+        """The key's id, in the ledger and everywhere."""
+        return key.fingerprint(self._secret, provider)
+
+    # Life --------------------------------------------------------------------------------------------------
+
+    async def start(self, *, serving: bool = True) -> None:
+        """Read the stores, and keep up to date from then on. `serving` False: read once, for one command.
+
+        A database that is away is waited for in the background. Raises StoresNotRead when a store is down, refuses or
+        can't be read; for one command DatabaseUnavailable, too.
+        """
+        if failed := await self._read_stores():
+            raise StoresNotRead("\n".join(str(error) for error in failed))
+        self._serving = serving
+        try:
+            await self._settle()
+        except DatabaseUnavailable:
+            if not serving:
+                raise
+            log.warning("keys.wait_for_database")
+            await self._apply()
+        if not serving:
+            return
+        work = [self._keep_read(), self._keep_told(), self._keep_flushed()]
+        if self._connect is not None:
+            work.append(listen(self._connect, CHANNEL, self._news.set))
+        self._tasks = [asyncio.create_task(one) for one in work]
+
+    async def _settle(self) -> None:
+        """Agree with the database: the keys' ids, their states, this process's part of their quota."""
+        secret = await deployment_secret(self._db, SECRET)
+        self._serves, self._states = await self._changes()
+        async with self._reading:
+            self._secret, self._settled = secret, True
+            self._current.clear()
+            try:
+                await self._apply()
+                await self._learn_states()
+                if self._serving:
+                    await self._quota.start()
+                    await self._report()
+            except DatabaseUnavailable:
+                self._settled = False
+                raise
+
+    async def close(self) -> None:
+        """Write down what is left, and give back what was lent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks and self._settled:
+            try:
+                await self.ledger.flush(self.pools)
+                await self._quota.close()
+                async with self._db.hot() as connection:
+                    await connection.execute(_LEAVE, self.process, FORGOTTEN)
+            except DatabaseUnavailable:
+                log.warning("keys.not_written_down")
+        await asyncio.gather(*(store.close() for store in self.stores))
+
+    # Reading -----------------------------------------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        """Read the stores now. A change is served here at once, and every process is told.
+
+        A store that fails is passed over: what it said last stays in force. Raises DatabaseUnavailable when the others
+        could not be told; they find out by themselves, later.
+        """
+        async with self._reading:
+            self._note(await self._read_stores())
+            if await self._apply() and self._settled:
+                await self._tell()
+
+    async def _told(self, sets: int) -> None:
+        """Somebody has found or made a change."""
+        async with self._reading:
+            failed = await self._read_stores()
+            self._note(failed)
+            await self._apply()
+            if not failed:  # else it is not known whether the change is served: it is looked for again
+                self._serves = max(self._serves, sets)
+        await self._report()
+
+    async def _read_stores(self) -> list[StoreError]:
+        """Ask every store for everything. Returns what went wrong."""
+
+        async def read(store: SecretStore) -> StoreError | None:
+            try:
+                self._read[store.name] = await store.fetch(self.providers)
+            except StoreError as error:
+                return error
+            return None
+
+        failed = await asyncio.gather(*(read(store) for store in self.stores))
+        return [error for error in failed if error is not None]
+
+    def _note(self, failed: Sequence[StoreError]) -> None:
+        """Tell the log once of each store that begins to fail, and of each that answers again."""
+        failing = {error.store for error in failed}
+        for error in failed:
+            if error.store not in self._failing:
+                log.warning("keys.store_failed", store=error.store, reason=str(error))
+        for name in self._failing - failing:
+            log.info("keys.store_answers", store=name)
+        self._failing = failing
+
+    async def _apply(self) -> bool:
+        """Serve what was read. Whether anything has changed. Raises DatabaseUnavailable, having changed nothing."""
+        changed: dict[str, tuple[SecretStore | None, tuple[SecretKey, ...]]] = {}
+        for provider in self.providers:
+            store, keys = self._chosen(provider)
+            if keys != self.current(provider) or (keys and store is not self.store_of(provider)):
+                changed[provider] = store, keys
+        for provider, (store, keys) in changed.items():
+            for key in keys:
+                register_secret(key.reveal(), fragments=True)
+            pooled = [PooledKey(self.fingerprint(provider, key), key.hint, key) for key in keys]
+            if self._settled:
+                await self.ledger.know(provider, store.name if store is not None else "", pooled)
+                if self._serving:  # a new key has its quota before it is used
+                    await self._quota.prepare(self.pool(provider), pooled)
+            self.pool(provider).replace(pooled)
+            if store is not None:
+                self._current[provider] = store, keys
+            else:
+                self._current.pop(provider, None)
+            log.info("keys.served", provider=provider, keys=len(keys), store=store.name if store else None)
+        if changed and self._settled:
+            self._states = -1  # what others know of the new keys is looked up
+            self._quota.wake()
+        return bool(changed)
+
+    def _chosen(self, provider: str) -> tuple[SecretStore | None, tuple[SecretKey, ...]]:
+        for store in self.stores:
+            found = self._read.get(store.name, {}).get(provider)
+            if found is not None and found.keys:
+                return store, tuple(dict.fromkeys(found.keys))
+        return None, ()
+
+    # Telling -----------------------------------------------------------------------------------------------
+
+    async def _changes(self) -> tuple[int, int]:
+        async with self._db.hot() as connection:
+            row = await connection.fetchrow(_CHANGES)
+        return (row[0], row[1]) if row is not None else (0, 0)
+
+    async def _tell(self) -> None:
+        async with self._db.hot() as connection:
+            self._serves = await connection.fetchval(_TELL, CHANNEL)
+        await self._report()
+
+    async def _report(self) -> None:
+        in_flight = {
+            key: count for pool in self.pools for key, count in pool.in_flight(retired=True).items() if count
+        }
+        async with self._db.hot() as connection:
+            await connection.execute(
+                _WATCH, self.process, self._serves, msgspec.json.encode(in_flight).decode()
+            )
+
+    async def _learn_states(self) -> None:
+        states = await self.ledger.states()
+        for pool in self.pools:
+            pool.apply(states)
+
+    # Keeping up to date ------------------------------------------------------------------------------------
+
+    async def _keep_read(self) -> None:
+        while True:
+            spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - spreads, keeps no secret
+            await asyncio.sleep(self._refresh_seconds * spread)
+            await self._safely(self.refresh)
+
+    async def _keep_told(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(jittered(POLL)):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+            await self._safely(self._look)
+
+    async def _look(self) -> None:
+        if not self._settled:
+            await self._settle()
+        sets, states = await self._changes()
+        if sets > self._serves:
+            await self._told(sets)
+        else:
+            await self._report()
+        if states != self._states:
+            await self._learn_states()
+            self._states = states
+
+    async def _keep_flushed(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH)
+            await self._safely(self._flush)
+
+    async def _flush(self) -> None:
+        if self._settled:
+            await self.ledger.flush(self.pools)
+
+    async def _safely(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Whatever goes wrong in one round must not end the rounds."""
+        try:
+            await work()
+        except DatabaseUnavailable:
+            pass  # it is said by everybody else; the next round will do
+        except Exception as error:  # noqa: BLE001 - keys are served meanwhile as they were
+            log.error("keys.round_failed", error=error)

@@ -1,0 +1,1 @@
+"""Replacing a provider's keys while they are in use."""

@@ -1,0 +1,1 @@
+"""Where providers' keys are kept: one interface, four stores."""
