@@ -1,0 +1,1 @@
+"""Who may spend what: model allow-lists, budgets, and the usage that its holder sees."""
