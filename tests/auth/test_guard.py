@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from baatcheet.auth.guard import FailureGuard
+from baatcheet.auth.oidc.claims import TokenExpired
 from baatcheet.auth.rate_limits import FailureLimit
 from baatcheet.platform.asgi import Frame, Receive, Scope, Send, send_json, send_problem
 from baatcheet.platform.cache import Cache
@@ -15,6 +16,7 @@ from baatcheet.platform.settings import CacheSettings, ServerSettings
 from baatcheet.platform.telemetry import Metrics, Telemetry
 
 WRONG = {"authorization": "Bearer wrong"}
+EXPIRED = {"authorization": "Bearer expired"}
 RIGHT = {"authorization": "Bearer right"}
 
 
@@ -22,10 +24,12 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """One surface raises its refusal, the other sends it."""
     if (b"authorization", b"Bearer right") in scope["headers"]:
         await send_json(send, 200, b"{}")
-    elif scope["path"].startswith("/v1"):
-        raise Unauthenticated
-    else:
-        await send_problem(scope, send, Unauthenticated())
+        return
+    expired = (b"authorization", b"Bearer expired") in scope["headers"]
+    refusal = TokenExpired() if expired else Unauthenticated()
+    if scope["path"].startswith("/v1"):
+        raise refusal
+    await send_problem(scope, send, refusal)
 
 
 @asynccontextmanager
@@ -59,6 +63,14 @@ async def test_a_right_token_passes_whoever_guesses_beside_it() -> None:
 async def test_no_token_at_all_is_not_a_guess() -> None:
     async with client_from("192.0.2.1") as client:
         assert {(await client.get("/v1/models")).status_code for _ in range(30)} == {401}
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/api/v1/me"])
+async def test_a_token_that_was_right_until_it_expired_is_not_a_guess(path: str) -> None:
+    async with client_from("192.0.2.1") as client:
+        answers = [await client.get(path, headers=EXPIRED) for _ in range(30)]
+        assert {answer.status_code for answer in answers} == {401}
+        assert "invalid_token" in answers[0].headers["www-authenticate"]
 
 
 async def test_this_machine_is_not_counted() -> None:

@@ -16,8 +16,9 @@ PROTECTED = "/api/v1"
 
 bearer = HTTPBearer(
     scheme_name="bearer",
-    bearerFormat="bc_…",
-    description="An API token, from `baatcheet token create` or POST /api/v1/tokens.",
+    bearerFormat="bc_… or a JWT",
+    description="An API token, from `baatcheet token create` or POST /api/v1/tokens; or, where the server is set up "
+    "for one, a token (JWT) of an OpenID provider.",
     auto_error=False,
 )
 

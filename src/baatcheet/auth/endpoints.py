@@ -9,6 +9,7 @@ from starlette.responses import Response
 from baatcheet.auth.access import Admin, Reader, Writer
 from baatcheet.auth.idempotency import Made, Once
 from baatcheet.auth.schemas import (
+    IdentityOut,
     MadeToken,
     Me,
     NewToken,
@@ -45,11 +46,13 @@ _USER = {"user_id": "$response.body#/id"}
 
 @router.get("/me", tags=["me"], summary="Who am I?", responses=problems())
 async def get_me(who: Reader, users: UserService, tokens: TokenService) -> Me:
-    """The user and the token that this request was made with."""
-    user = await users.get(who.user_id)
-    return Me(
-        user=UserOut.model_validate(user), token=TokenOut.model_validate(await tokens.get(who, who.token_id))
-    )
+    """The user, and the token or the identity that this request was made with."""
+    user = UserOut.model_validate(await users.get(who.user_id))
+    if who.kind == "identity":
+        identity = await users.identity(who.token_id)
+        return Me(user=user, token=None, identity=IdentityOut.model_validate(identity))
+    token = TokenOut.model_validate(await tokens.get(who, who.token_id))
+    return Me(user=user, token=token, identity=None)
 
 
 @router.post(

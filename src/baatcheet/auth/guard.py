@@ -4,6 +4,7 @@ import functools
 import ipaddress
 from collections.abc import Mapping
 
+from baatcheet.auth.oidc.claims import EXPIRED, TokenExpired
 from baatcheet.auth.rate_limits import FailureLimit
 from baatcheet.platform.asgi import ASGIApp, Message, Receive, Scope, Send, send_problem
 from baatcheet.platform.errors import RateLimited, Unauthenticated
@@ -12,8 +13,9 @@ from baatcheet.platform.errors import RateLimited, Unauthenticated
 class FailureGuard:
     """Answers 429 in place of 401 to an address that has presented too many wrong tokens.
 
-    A right token always passes, and no token at all is not a guess. Loopback is not counted: it is this
-    machine, or a proxy that is not declared in BAATCHEET_TRUSTED_PROXIES and behind which all look alike.
+    A right token always passes. No token at all is not a guess, and neither is one of an identity provider that was
+    right until it expired. Loopback is not counted: it is this machine, or a proxy that is not declared in
+    BAATCHEET_TRUSTED_PROXIES and behind which all look alike.
     """
 
     def __init__(self, app: ASGIApp, limit: FailureLimit) -> None:
@@ -29,7 +31,11 @@ class FailureGuard:
 
         async def watched(message: Message) -> None:
             nonlocal replaced
-            if message["type"] == "http.response.start" and message["status"] == 401:
+            if (
+                message["type"] == "http.response.start"
+                and message["status"] == 401
+                and not _expired(message)
+            ):
                 try:
                     await self._limit.failed(address)
                 except RateLimited as refused:
@@ -40,9 +46,16 @@ class FailureGuard:
 
         try:
             await self._app(scope, receive, watched)
+        except TokenExpired:
+            raise
         except Unauthenticated:
             await self._limit.failed(address)
             raise
+
+
+def _expired(message: Message) -> bool:
+    """Whether it refuses a token that was right until its time was over, as those of identity providers often do."""
+    return (b"www-authenticate", EXPIRED.encode()) in message.get("headers", ())
 
 
 def _guesser(scope: Mapping[str, object]) -> str | None:

@@ -1,6 +1,7 @@
 """Who is asking, and what their token lets them do."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, get_args
 from uuid import UUID
 
@@ -18,13 +19,19 @@ DEFAULT_SCOPES: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user, by way of one token. `name` is the user's."""
+    """A user, by way of one token. `name` is the user's.
+
+    `token_id` is what the request is counted by: the id of an API token or, where `kind` says so, of the user's
+    identity at a provider, which stays the same from one of its tokens to the next. Such a token ends at `expires_at`.
+    """
 
     user_id: UUID
     token_id: UUID
     role: str
     scopes: frozenset[str]
     name: str
+    kind: Literal["token", "identity"] = "token"
+    expires_at: datetime | None = None
 
     def require(self, scope: str) -> None:
         """Raises Forbidden when the token lacks `scope`."""

@@ -16,12 +16,36 @@ SELECT t.id, t.user_id, u.role, t.scopes, u.name, u.active, t.expires_at, t.revo
 FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.hash = $1
 """
 
-# A token that another process has marked within the minute, or is marking now, is left alone.
+FIND_BY_SUBJECT = """
+SELECT i.id, i.user_id, i.claims_at, u.role, u.name, u.active
+FROM user_identities i JOIN users u ON u.id = i.user_id WHERE i.issuer = $1 AND i.subject = $2
+"""
+
+# The newest token's role counts, whichever comes first: no row when a newer one has been seen.
+APPLY_ROLE = """
+WITH newest AS (
+    UPDATE user_identities SET claims_at = $2 WHERE id = $1 AND (claims_at IS NULL OR claims_at < $2) RETURNING user_id
+), held AS (
+    SELECT u.id, u.role FROM users u JOIN newest ON newest.user_id = u.id FOR UPDATE OF u
+), changed AS (
+    UPDATE users u SET role = $3, updated_at = clock_timestamp() FROM held WHERE u.id = held.id AND held.role <> $3
+)
+SELECT held.role AS before, $3 AS role FROM held
+"""
+
+# Each is a token's or an identity's. One that another process has marked within the minute, or is marking now, is
+# left alone.
 MARK_USED = """
 WITH used (id, at) AS (SELECT * FROM unnest($1::uuid[], $2::timestamptz[])), due AS (
     SELECT t.id, used.at FROM api_tokens t JOIN used USING (id)
     WHERE t.last_used_at IS NULL OR t.last_used_at < used.at - interval '1 minute'
     ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
+), due_identities AS (
+    SELECT i.id, used.at FROM user_identities i JOIN used USING (id)
+    WHERE i.last_used_at IS NULL OR i.last_used_at < used.at - interval '1 minute'
+    ORDER BY i.id FOR UPDATE OF i SKIP LOCKED
+), marked AS (
+    UPDATE user_identities i SET last_used_at = due.at FROM due_identities due WHERE i.id = due.id
 )
 UPDATE api_tokens t SET last_used_at = due.at FROM due WHERE t.id = due.id
 """

@@ -107,8 +107,19 @@ class MadeToken(TokenOut):
     )
 
 
+class IdentityOut(Out):
+    """A user as an identity provider knows them."""
+
+    id: UUID
+    issuer: str
+    subject: str
+    last_used_at: datetime | None = Field(description="To about a minute.")
+    created_at: datetime
+
+
 class Me(Out):
-    """Who is asking, and with which token."""
+    """Who is asking, and with which token: one of ours, or one of an identity provider's."""
 
     user: UserOut
-    token: TokenOut
+    token: TokenOut | None = Field(description="null: with a token of an identity provider.")
+    identity: IdentityOut | None = Field(description="null: with an API token.")

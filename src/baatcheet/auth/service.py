@@ -1,8 +1,9 @@
 """Knowing who is asking, and keeping users and their tokens."""
 
 import asyncio
+import functools
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,13 +14,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.auth import repository
-from baatcheet.auth.models import ApiToken, User
+from baatcheet.auth.identities import Identities
+from baatcheet.auth.models import ApiToken, Identity, User
+from baatcheet.auth.oidc.claims import TokenExpired
+from baatcheet.auth.oidc.verifying import LONGEST, looks_signed
 from baatcheet.auth.principal import DEFAULT_SCOPES, SCOPES, Principal
 from baatcheet.auth.secrets import new_token, shown_part, token_hash
 from baatcheet.kit.ids import new_id
 from baatcheet.kit.pagination import Slice, decode, slice_of
 from baatcheet.platform.database import Database, DatabaseUnavailable
-from baatcheet.platform.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
+from baatcheet.platform.errors import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from baatcheet.platform.logging import get_logger
 
 log = get_logger(__name__)
@@ -65,17 +69,20 @@ class _Known:
     principal: Principal | None
     refusal: str = ""
     expires_at: datetime | None = None
+    kind: type[Problem] = Unauthenticated  # of the refusal
 
 
 class Authenticator:
     """Tells who a request's token belongs to.
 
     An answer is believed for `KNOWN_FOR` seconds, and concurrent questions about one token ask the database
-    once. Uses are noted in memory; `run` writes them down.
+    once. Uses are noted in memory; `run` writes them down. With `identities`, tokens of OpenID providers are taken
+    beside our own.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, identities: Identities | None = None) -> None:
         self._db = db
+        self._identities = identities
         self._known: dict[bytes, _Known] = {}
         self._asking: dict[bytes, asyncio.Task[_Known]] = {}
         self._marked: dict[UUID, float] = {}
@@ -84,51 +91,76 @@ class Authenticator:
     async def authenticate(self, authorization: str | None) -> Principal:
         """The principal of an `Authorization: Bearer …` header.
 
-        Raises Unauthenticated with the reason, DatabaseUnavailable when it can't be told.
+        Raises Unauthenticated with the reason, DatabaseUnavailable when it can't be told. Of a provider's token also
+        TokenExpired, NoRole, NotInvited, IdentityProviderAway.
         """
-        return await self.recognise(token_hash(_bearer(authorization)))
+        token = _bearer(authorization, LONGEST_TOKEN if self._identities is None else LONGEST)
+        return await self._recognise(token_hash(token), token)
 
     async def recognise(self, digest: bytes) -> Principal:
-        """The principal of the token whose hash this is. Raises as `authenticate`."""
+        """The principal of the API token whose hash this is. Raises as `authenticate`."""
+        return await self._recognise(digest, None)
+
+    async def _recognise(self, digest: bytes, token: str | None) -> Principal:
         known = self._known.get(digest)
         if known is None or known.until <= time.monotonic():
-            known = await self._ask(digest)
+            known = await self._ask(digest, token)
         if known.principal is None:
-            raise Unauthenticated(known.refusal)
+            raise known.kind(known.refusal)
         if known.expires_at is not None and known.expires_at <= datetime.now(UTC):
-            raise Unauthenticated(_EXPIRED)
+            raise Unauthenticated(_EXPIRED) if known.principal.kind == "token" else TokenExpired(_EXPIRED)
         self._note_use(known.principal.token_id)
         return known.principal
 
     def forget(self, *, token_id: UUID | None = None, user_id: UUID | None = None) -> None:
         """Ask anew about a token, or about all of a user's, the next time."""
+        self._forget_known(token_id=token_id, user_id=user_id)
+        # An answer that is on its way may be older than the change.
+        self._asking.clear()
+
+    def _forget_known(self, *, token_id: UUID | None = None, user_id: UUID | None = None) -> None:
         for digest, known in list(self._known.items()):
             who = known.principal
             if who is not None and (who.token_id == token_id or who.user_id == user_id):
                 del self._known[digest]
-        # An answer that is on its way may be older than the change.
-        self._asking.clear()
 
-    async def _ask(self, digest: bytes) -> _Known:
+    async def _ask(self, digest: bytes, token: str | None) -> _Known:
         task = self._asking.get(digest)
         if task is None:
-            task = self._asking[digest] = asyncio.create_task(self._look_up(digest))
+            identities = self._identities
+            if identities is not None and token is not None and looks_signed(token):
+                look = functools.partial(self._admit, identities, token)
+            elif token is not None and len(token) > LONGEST_TOKEN:
+                raise Unauthenticated(_UNKNOWN)
+            else:
+                look = functools.partial(self._find, digest)
+            task = self._asking[digest] = asyncio.create_task(self._look_up(digest, look))
         # A client that leaves must not fail the others that wait for the same answer.
         return await asyncio.shield(task)
 
-    async def _look_up(self, digest: bytes) -> _Known:
+    async def _look_up(self, digest: bytes, look: Callable[[float], Awaitable[_Known]]) -> _Known:
         mine = asyncio.current_task()
-        asked = time.monotonic()
         try:
-            async with self._db.hot() as connection:
-                row = await connection.fetchrow(repository.FIND_BY_HASH, digest)
-            known = _judged(row, asked)
+            known = await look(time.monotonic())
             if self._asking.get(digest) is mine:
                 self._remember(digest, known)
             return known
         finally:
             if self._asking.get(digest) is mine:
                 del self._asking[digest]
+
+    async def _find(self, digest: bytes, asked: float) -> _Known:
+        async with self._db.hot() as connection:
+            return _judged(await connection.fetchrow(repository.FIND_BY_HASH, digest), asked)
+
+    async def _admit(self, identities: Identities, token: str, asked: float) -> _Known:
+        try:
+            found = await identities.admit(token)
+        except (Unauthenticated, Forbidden) as refused:
+            return _Known(time.monotonic() + REFUSED_FOR, None, refused.detail, kind=type(refused))
+        if found.role_changed:
+            self._forget_known(user_id=found.principal.user_id)
+        return _Known(asked + KNOWN_FOR, found.principal, expires_at=found.expires_at)
 
     def _remember(self, digest: bytes, known: _Known) -> None:
         if len(self._known) >= MOST_KNOWN:
@@ -179,14 +211,14 @@ class Authenticator:
 _EXPIRED = "This token has expired."
 
 
-def _bearer(authorization: str | None) -> str:
+def _bearer(authorization: str | None, longest: int) -> str:
     if not authorization:
         raise Unauthenticated("Send a token: Authorization: Bearer bc_…")
     scheme, _, token = authorization.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("The Authorization header must read: Bearer bc_…")
-    if len(token) > LONGEST_TOKEN or not token.isascii():
+    if len(token) > longest or not token.isascii():
         raise Unauthenticated(_UNKNOWN)
     return token
 
@@ -346,6 +378,14 @@ class Users:
         if user is None:
             raise UserNotFound(f"There is no user {user_id}.")
         return user
+
+    async def identity(self, identity_id: UUID) -> Identity:
+        """A user as a provider knows them. Raises UserNotFound."""
+        async with self._db.system() as session:
+            identity = await session.get(Identity, identity_id)
+        if identity is None:
+            raise UserNotFound("This user is not there any more.")
+        return identity
 
     async def update(self, user_id: UUID, fields: dict[str, Any]) -> User:
         """Change `name`, `email`, `role`, `active`. Raises UserNotFound, EmailTaken, LastAdmin."""
