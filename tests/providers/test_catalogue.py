@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from baatcheet.keys.pools import pools_with
+from baatcheet.keys.secret import SecretKey
 from baatcheet.platform.settings import CustomProvider, ProviderSettings, SettingsError
 from baatcheet.providers.catalogue import Catalogue, UnknownModel, build_catalogue
 from baatcheet.providers.model import ProviderError, Target
@@ -26,7 +28,11 @@ async def make(session: aiohttp.ClientSession) -> AsyncIterator[MakeCatalogue]:
 
     def build(**settings: Any) -> Catalogue:
         chosen: dict[str, Any] = {"ollama_url": "", "connect_timeout": 1.0} | settings
-        made.append(build_catalogue(ProviderSettings(**chosen), session))
+        keys = {name: [SecretKey(f"key-of-{name}")] for name in chosen.pop("keys", ())}
+        for custom in chosen.get("custom", ()):
+            if isinstance(custom, CustomProvider) and custom.api_key is not None:
+                keys[custom.name] = [SecretKey(custom.api_key.get_secret_value())]
+        made.append(build_catalogue(ProviderSettings(**chosen), session, pools_with(keys)))
         return made[-1]
 
     yield build
@@ -50,10 +56,7 @@ def ids(targets: tuple[Target, ...]) -> list[str]:
     return [target.model.id for target in targets]
 
 
-KEYS = {
-    name: SecretStr(f"key-of-{name}")
-    for name in ("groq_key", "openrouter_key", "deepseek_key", "gemini_key", "huggingface_key", "openai_key")
-}
+KEYS = ("groq", "openrouter", "deepseek", "gemini", "huggingface", "openai")
 
 
 @pytest.fixture
@@ -71,10 +74,10 @@ def offline(session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_providers_come_in_their_built_in_order_with_custom_ones_first(
     make: MakeCatalogue, upstream: ScriptedProvider, nowhere: str
 ) -> None:
-    catalogue = make(**KEYS, custom=(lab(upstream),), ollama_url=nowhere)
+    catalogue = make(keys=KEYS, custom=(lab(upstream),), ollama_url=nowhere)
     order = [provider.name for provider in catalogue.providers]
     assert order == ["lab", "groq", "openrouter", "deepseek", "gemini", "huggingface", "openai", "ollama"]
-    assert [p.name for p in make(**KEYS, order=("openai", "groq")).providers][:3] == [
+    assert [p.name for p in make(keys=KEYS, order=("openai", "groq")).providers][:3] == [
         "openai",
         "groq",
         "openrouter",
@@ -83,19 +86,17 @@ async def test_providers_come_in_their_built_in_order_with_custom_ones_first(
 
 @pytest.mark.usefixtures("offline")
 async def test_auto_is_the_default_and_then_every_other_providers_default(make: MakeCatalogue) -> None:
-    catalogue = make(groq_key=KEYS["groq_key"], gemini_key=KEYS["gemini_key"])
+    catalogue = make(keys=("groq", "gemini"))
     expected = [GROQ_DEFAULT, "gemini/gemini-2.5-flash"]
     assert ids(await catalogue.resolve(None)) == expected
     assert ids(await catalogue.resolve("auto")) == expected
-    chosen = make(
-        groq_key=KEYS["groq_key"], gemini_key=KEYS["gemini_key"], default_model="gemini/gemini-2.5-pro"
-    )
+    chosen = make(keys=("groq", "gemini"), default_model="gemini/gemini-2.5-pro")
     assert ids(await chosen.resolve(None)) == ["gemini/gemini-2.5-pro", GROQ_DEFAULT]
 
 
 @pytest.mark.usefixtures("offline")
 async def test_an_unreachable_provider_delays_no_chat_whose_models_are_known(make: MakeCatalogue) -> None:
-    catalogue = make(groq_key=KEYS["groq_key"], ollama_url="https://10.255.255.1:1", connect_timeout=3)
+    catalogue = make(keys=("groq",), ollama_url="https://10.255.255.1:1", connect_timeout=3)
     began = time.monotonic()
     assert ids(await catalogue.resolve(None)) == [GROQ_DEFAULT]
     assert ids(await catalogue.resolve(GROQ_DEFAULT)) == [GROQ_DEFAULT]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baatcheet.providers.adapters.openai.errors import MESSAGE_LIMIT, Redactor, Reporter, retry_after
+from baatcheet.providers.adapters.errors import MESSAGE_LIMIT, Redactor, Reporter, retry_after
 from baatcheet.providers.model import ProviderError
 
 KEY = "sk-or-v1/abc+def=="
@@ -64,6 +64,10 @@ def test_a_secret_is_taken_out_in_each_of_its_spellings(secret: str, before: str
         (502, b"<html>bad gateway</html>", "answered 502", "overloaded"),
         (500, {"error": {}}, "answered 500", "overloaded"),
         (413, {"error": {"message": "TPM", "code": "rate_limit_exceeded"}}, "TPM", "rate_limited"),
+        (403, {"error": {"message": "Invalid key"}}, "Invalid key", "unauthorized"),
+        # A user's words, or the account's: quarantining one key after another would stop everybody.
+        (403, {"error": {"message": "Your input was flagged"}}, "Your input was flagged", "rejected"),
+        (403, {"error": {"message": "no", "code": "model_not_found"}}, "no", "rejected"),
         (
             400,
             [{"error": {"code": 400, "message": "API key not valid."}}],

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from baatcheet.providers.adapters.openai import OpenAIProvider, TimeLimits
+from baatcheet.providers.adapters.openai import TimeLimits
 from baatcheet.providers.failover import complete_first, embed_first, stream_first
 from baatcheet.providers.model import AllProvidersFailed, Body, ModelCard, ProviderError, Target
-from tests.providers.conftest import KEY, MakeProvider
+from tests.providers.conftest import KEY, Direct, MakeProvider
 from tests.scripted_provider import ScriptedProvider, Step
 
 IMPATIENT = TimeLimits(connect=0.5, first_token=0.3, idle=0.3)
 
 
-def target(provider: OpenAIProvider, model: str = "scripted") -> Target:
+def target(provider: Direct, model: str = "scripted") -> Target:
     return Target(provider, ModelCard(provider=provider.name, name=model, context_window=8192))
 
 

@@ -87,3 +87,26 @@ async def test_without_traces_nothing_is_sent_along(
 ) -> None:
     await drain(Observed(make_provider(), Telemetry(Metrics())), "scripted")
     assert "traceparent" not in upstream.requests[-1].headers
+
+
+class Stopwatch:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def first_token(self, provider: str, model: str, seconds: float) -> None:
+        assert seconds > 0
+        self.told.append(f"{provider}/{model} spoke")
+
+    def failed(self, provider: str, model: str) -> None:
+        self.told.append(f"{provider}/{model} failed")
+
+
+async def test_a_stopwatch_is_told_once_how_each_stream_begins(make_provider: MakeProvider) -> None:
+    watch = Stopwatch()
+    provider = Observed(make_provider(), Telemetry(Metrics()), watch)
+    await drain(provider, "scripted")
+    for wrong in ("scripted-503", "scripted-400", "scripted-cut"):
+        with pytest.raises(ProviderError):
+            await drain(provider, wrong)
+    # A request that is refused for itself says nothing of the model; a stream that was cut had begun.
+    assert watch.told == ["lab/scripted spoke", "lab/scripted-503 failed", "lab/scripted-cut spoke"]

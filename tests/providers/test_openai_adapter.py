@@ -11,9 +11,9 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from baatcheet.providers.adapters.openai import OpenAIProvider, TimeLimits
+from baatcheet.providers.adapters.openai import TimeLimits
 from baatcheet.providers.model import Body, Chunk, ModelCard, ProviderError
-from tests.providers.conftest import KEY, MODEL, MakeProvider
+from tests.providers.conftest import KEY, MODEL, Direct, MakeProvider
 from tests.scripted_provider import Call, ScriptedProvider, Step
 
 IMPATIENT = TimeLimits(connect=0.5, first_token=0.3, idle=0.3)
@@ -24,14 +24,12 @@ def ask(text: str = "one two three", **more: Any) -> Body:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-async def collect(provider: OpenAIProvider, body: Body | None = None) -> list[Chunk]:
+async def collect(provider: Direct, body: Body | None = None) -> list[Chunk]:
     async with provider.stream(MODEL, body or ask()) as blocks:
         return [chunk async for block in blocks for chunk in block]
 
 
-async def collect_until_failure(
-    provider: OpenAIProvider, body: Body | None = None
-) -> tuple[str, ProviderError]:
+async def collect_until_failure(provider: Direct, body: Body | None = None) -> tuple[str, ProviderError]:
     text = ""
     with pytest.raises(ProviderError) as caught:  # noqa: PT012 - the text that came before counts
         async with provider.stream(MODEL, body or ask()) as blocks:

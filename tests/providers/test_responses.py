@@ -9,13 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baatcheet.kit.text import unstorable
-from baatcheet.providers.adapters.openai.response import (
-    Chunks,
-    ErrorEvent,
-    UnreadableError,
-    completion,
-    listing,
-)
+from baatcheet.providers.adapters.openai.response import Chunks, completion, listing
+from baatcheet.providers.adapters.received import ErrorEvent, UnreadableError
 from baatcheet.providers.model import Chunk, Completion, Usage
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}

@@ -108,7 +108,7 @@ class Reply:
         if step.hang == "first":
             yield 0, Act.HANG
         if step.reasoning:
-            for piece in _pieces(step.reasoning, None, None):
+            for piece in pieces(step.reasoning, None, None):
                 yield step.chunk_delay, self._chunk({"reasoning_content": piece})
         yield from self._content()
         usage = self.usage() if step.usage == "last_chunk" else None
@@ -157,11 +157,11 @@ class Reply:
                 opened = _call(index, call) | {"index": index}
                 opened["function"] = {"name": call.name, "arguments": ""}
                 yield self._chunk({"tool_calls": [opened]})
-                for piece in _pieces(call.arguments, None, self.step.chunk_size or 7):
+                for piece in pieces(call.arguments, None, self.step.chunk_size or 7):
                     yield self._chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
             return
         before, after = self._around()
-        for piece in _pieces(self.text, self.step.chunks, self.step.chunk_size):
+        for piece in pieces(self.text, self.step.chunks, self.step.chunk_size):
             yield before + _encode(piece) + after if before else self._chunk({"content": piece})
 
     def _around(self) -> tuple[bytes, bytes]:
@@ -209,7 +209,7 @@ class Reply:
             return None
         made = [
             {"token": piece, "logprob": -len(piece) / 8, "bytes": list(piece.encode()), "top_logprobs": []}
-            for piece in _pieces(text, None, None)
+            for piece in pieces(text, None, None)
         ]
         return {"content": made, "refusal": None}
 
@@ -243,7 +243,7 @@ def _limited(text: str, body: Mapping[str, Any], finish: str) -> tuple[str, str]
     return text, finish
 
 
-def _pieces(text: str, count: int | None, size: int | None) -> Iterator[str]:
+def pieces(text: str, count: int | None, size: int | None) -> Iterator[str]:
     """`text` in `count` pieces, or pieces of `size` characters, or words. Their sum is `text`."""
     if count is None and size is None:
         start = 0

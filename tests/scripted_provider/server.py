@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -67,7 +67,7 @@ class Recorded:
 
 
 @dataclass
-class _Exchange:
+class Exchange:
     """One request under way."""
 
     recorded: Recorded
@@ -127,6 +127,7 @@ class Application:
         self.queue: deque[Step] = deque()
         self.models_step: Step | None = None  # what GET /models does instead
         self.model_entries: list[dict[str, Any]] | None = None  # what GET /models lists instead
+        self.key_steps: dict[str, Step] = {}  # what a key is answered instead, whatever it asks for
         self.served = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -144,7 +145,7 @@ class Application:
         recorded = Recorded(scope["path"], headers, raw)
         self.requests.append(recorded)
         self.served += 1
-        exchange = _Exchange(recorded, receive, send)
+        exchange = Exchange(recorded, receive, send)
         try:
             await self._route(scope["method"], exchange)
         finally:
@@ -152,10 +153,12 @@ class Application:
             if exchange.watcher is not None:
                 exchange.watcher.cancel()
 
-    async def _route(self, method: str, exchange: _Exchange) -> None:
+    async def _route(self, method: str, exchange: Exchange) -> None:
         path = exchange.recorded.path.removeprefix("/v1")
         given = exchange.recorded.headers.get("authorization", "").removeprefix("Bearer ")
-        if self.api_key is not None and given != self.api_key:
+        if (of_key := self.key_steps.get(given)) is not None:
+            await (exchange.hang() if of_key.hang else self._fail(exchange, of_key))
+        elif self.api_key is not None and given != self.api_key:
             await self._fail(exchange, Step(status=401, leak_key=True))
         elif (method, path) == ("GET", "/models"):
             await self._list(exchange)
@@ -181,7 +184,7 @@ class Application:
         else:
             await self._fail(exchange, Step(status=404))
 
-    async def _list(self, exchange: _Exchange) -> None:
+    async def _list(self, exchange: Exchange) -> None:
         if self.models_step is not None:
             await exchange.pause(self.models_step.latency)
             if self.models_step.hang:
@@ -213,7 +216,11 @@ class Application:
                 raise BadRequestError(f"The directive can't be read: {error}", "messages") from None
         return PRESETS.get(body["model"], self.default)
 
-    async def _chat(self, exchange: _Exchange, body: Any) -> None:
+    def reply(self, step: Step, body: Mapping[str, Any]) -> Reply:
+        """The answer to a valid request, in the protocol's form."""
+        return Reply(step, body, self.served)
+
+    async def _chat(self, exchange: Exchange, body: Any) -> None:
         self._known(body)
         step = self._choose(body)
         if step.latency or step.hang or step.chunk_delay or step.first_token_delay:
@@ -224,9 +231,9 @@ class Application:
         elif step.status != 200 or step.raw_body is not None:
             await self._fail(exchange, step)
         elif body.get("stream"):
-            await self._stream(exchange, Reply(step, body, self.served))
+            await self._stream(exchange, self.reply(step, body))
         else:
-            reply = Reply(step, body, self.served)
+            reply = self.reply(step, body)
             await exchange.pause(step.first_token_delay)
             if step.hang:
                 await exchange.start(200, b"application/json")
@@ -238,7 +245,7 @@ class Application:
                 await exchange.whole(200, reply.whole(), b"application/json")
 
     @staticmethod
-    async def _stream(exchange: _Exchange, reply: Reply) -> None:  # noqa: C901 - one branch for each act
+    async def _stream(exchange: Exchange, reply: Reply) -> None:  # noqa: C901 - one branch for each act
         await exchange.start(200, b"text/event-stream; charset=utf-8")
         clock = asyncio.get_running_loop().time
         due = clock()
@@ -281,7 +288,7 @@ class Application:
         await exchange.write(b"", more=False)
 
     @staticmethod
-    async def _fail(exchange: _Exchange, step: Step) -> None:
+    async def _fail(exchange: Exchange, step: Step) -> None:
         headers = [(b"retry-after", step.retry_after.encode())] if step.retry_after is not None else []
         status = step.status
         if step.location:
@@ -299,7 +306,7 @@ class Application:
         await exchange.whole(status, _encode({"error": error}), b"application/json", headers)
 
     @staticmethod
-    async def _refuse(exchange: _Exchange, error: BadRequestError) -> None:
+    async def _refuse(exchange: Exchange, error: BadRequestError) -> None:
         body = {
             "message": error.message,
             "type": "invalid_request_error",
@@ -370,6 +377,7 @@ class ScriptedProvider:
         self.app.requests.clear()
         self.app.queue.clear()
         self.app.models_step = self.app.model_entries = None
+        self.app.key_steps.clear()
 
     def __enter__(self) -> Self:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

@@ -3,23 +3,30 @@
 import asyncio
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import SecretStr
 
+from baatcheet.keys.pools import Pools
+from baatcheet.keys.secret import SecretKey
 from baatcheet.platform.http import require_tls
 from baatcheet.platform.settings import CustomProvider, ProviderSettings, SettingsError
 from baatcheet.providers import profiles
+from baatcheet.providers.adapters.anthropic import AnthropicAdapter
 from baatcheet.providers.adapters.demo import CARD as DEMO_CARD
 from baatcheet.providers.adapters.demo import DemoProvider
-from baatcheet.providers.adapters.openai import OpenAIProvider, TimeLimits
-from baatcheet.providers.model import ModelCard, Provider, Target
-from baatcheet.providers.profiles import Known, Profile
+from baatcheet.providers.adapters.openai import OpenAIAdapter, TimeLimits
+from baatcheet.providers.model import Adapter, ModelCard, Provider, Target
+from baatcheet.providers.pooled import Loan, PooledProvider, loan_of
+from baatcheet.providers.profiles import Known, Profile, Protocol
 
 AUTO = "auto"
+ADAPTERS: Mapping[Protocol, Callable[..., Adapter]] = MappingProxyType(
+    {"openai": OpenAIAdapter, "anthropic": AnthropicAdapter}
+)
 _NEAR = 3
 
 
@@ -36,24 +43,51 @@ class UnknownModel(Exception):
         return f"The model {self.name!r} is not served by any configured provider.{hint}"
 
 
+class UnknownProvider(Exception):
+    """There is no provider of this name."""
+
+
 class Catalogue:
-    """The providers in the order in which they are tried. `demo` stands in while they have no model."""
+    """The providers in the order in which they are tried. `demo` stands in while none but optional ones can be used.
+
+    A provider whose first key comes later is there from then on, and one whose last key goes is not.
+    """
 
     def __init__(
         self,
-        providers: Sequence[OpenAIProvider],
+        providers: Sequence[PooledProvider],
         *,
+        pools: Pools | None = None,
         demo: DemoProvider | None = None,
         default_model: str | None = None,
         wait: float = 5.0,
         observe: Callable[[Provider], Provider] = lambda provider: provider,
     ) -> None:
-        self.providers = tuple(providers)
-        self._by_name = {provider.name: provider for provider in self.providers}
-        self._demo = demo
+        self.pools = pools if pools is not None else Pools()
+        self.known = tuple(providers)  # those without a key included
+        self._by_name = {provider.name: provider for provider in self.known}
+        self._stand_in = demo
         self._default_model = default_model
         self._wait = wait
         self._observe = observe
+
+    @property
+    def providers(self) -> tuple[PooledProvider, ...]:
+        """Those that can be asked: they need no key, or have one."""
+        return tuple([provider for provider in self.known if provider.usable])
+
+    @property
+    def _demo(self) -> DemoProvider | None:
+        if self._stand_in is None or any(not one.profile.optional for one in self.providers):
+            return None
+        return self._stand_in
+
+    async def probe(self, name: str, key: SecretKey) -> int:
+        """How many models the provider lists to `key`: its cheapest call. Raises ProviderError, UnknownProvider."""
+        provider = self._by_name.get(name)
+        if provider is None:
+            raise UnknownProvider(name)
+        return await provider.adapter.check(Loan(key))
 
     async def models(self) -> list[ModelCard]:
         """All models, in the order of their providers. Waits for the network the first time only, briefly."""
@@ -85,7 +119,7 @@ class Catalogue:
     def named(self, name: str) -> Provider | None:
         """The provider that is called so."""
         found = self._by_name.get(name)
-        return None if found is None else self._observe(found)
+        return None if found is None or not found.usable else self._observe(found)
 
     def transcribers(self) -> list[tuple[Provider, tuple[str, ...]]]:
         """Who turns speech into text, in order, and by which models, the preferred one first."""
@@ -143,7 +177,7 @@ class Catalogue:
     async def _find(self, name: str) -> list[Target]:
         prefix, _, rest = name.partition("/")
         provider = self._by_name.get(prefix)
-        if provider is not None and rest:
+        if provider is not None and provider.usable and rest:
             card = provider.listing.find(rest)
             if card is None:
                 await provider.listing.look(wait=self._wait)
@@ -169,34 +203,50 @@ class Catalogue:
 
     async def close(self) -> None:
         """Stop background work. The session belongs to whoever made it."""
-        await asyncio.gather(*(provider.close() for provider in self.providers))
+        await asyncio.gather(*(provider.close() for provider in self.known))
 
 
 def build_catalogue(
     settings: ProviderSettings,
     session: aiohttp.ClientSession,
+    pools: Pools | None = None,
     *,
     observe: Callable[[Provider], Provider] = lambda provider: provider,
 ) -> Catalogue:
-    """The catalogue that `settings` describe; `observe` is put around each provider that is asked.
+    """The catalogue that `settings` describe, with the keys of `pools`; `observe` is put around each provider.
+
+    Without pools, there are only the providers that need no key.
 
     Raises SettingsError for what can't be served safely.
     """
+    pools = pools if pools is not None else Pools()
     limits = TimeLimits(settings.connect_timeout, settings.first_token_timeout, settings.idle_timeout)
     configured = _ordered(settings, [*_custom(settings), *_built_in(settings)])
-    providers = [OpenAIProvider(profile, session, key=key, limits=limits) for profile, key in configured]
-    _check_default(settings.default_model, {profile.name for profile, _ in configured})
-    unconfigured = all(profile.optional for profile, _ in configured)
+    providers = [
+        _provider(profile, session, pools, limits, keyless=keyless) for profile, keyless in configured
+    ]
+    _check_default(settings.default_model, {one.name for one in providers if one.usable})
     return Catalogue(
         providers,
-        demo=DemoProvider() if unconfigured else None,
+        pools=pools,
+        demo=DemoProvider(),
         default_model=settings.default_model,
         wait=settings.connect_timeout,
         observe=observe,
     )
 
 
-Configured = tuple[Profile, SecretStr | None]
+Configured = tuple[Profile, bool]  # and whether it is asked without a key, too
+
+
+def _provider(
+    profile: Profile, session: aiohttp.ClientSession, pools: Pools, limits: TimeLimits, *, keyless: bool
+) -> PooledProvider:
+    pool = pools.of(profile.name)
+    adapter: Adapter = ADAPTERS[profile.protocol](
+        profile, session, access=lambda: loan_of(pool), limits=limits
+    )
+    return PooledProvider(adapter, pool, keyless=keyless, patience=limits.first_token, wait=limits.connect)
 
 
 def _custom(settings: ProviderSettings) -> list[Configured]:
@@ -211,7 +261,7 @@ def _custom(settings: ProviderSettings) -> list[Configured]:
             raise SettingsError(f"BAATCHEET_PROVIDERS: two providers are called {custom.name!r}.")
         seen.add(custom.name)
         require_tls("BAATCHEET_PROVIDERS", custom.name, custom.base_url, allow_insecure=custom.allow_insecure)
-    return [(_custom_profile(custom), custom.api_key) for custom in settings.custom]
+    return [(_custom_profile(custom), True) for custom in settings.custom]
 
 
 def _custom_profile(custom: CustomProvider) -> Profile:
@@ -241,23 +291,20 @@ def _custom_profile(custom: CustomProvider) -> Profile:
 
 
 def _built_in(settings: ProviderSettings) -> list[Configured]:
-    keyed = [
-        (profiles.GROQ, settings.groq_key),
-        (profiles.OPENROUTER, settings.openrouter_key),
-        (profiles.DEEPSEEK, settings.deepseek_key),
-        (profiles.GEMINI, settings.gemini_key),
-        (profiles.HUGGINGFACE, settings.huggingface_key),
+    found: list[Configured] = [
+        (profile, False)
+        for profile in profiles.BUILT_IN
+        if profile.name not in {"openai", "ollama"} and profile.protocol in ADAPTERS
     ]
-    found: list[Configured] = [(profile, key) for profile, key in keyed if key is not None]
     if settings.openai_base_url is not None:
         require_tls("OPENAI_BASE_URL", "openai", settings.openai_base_url)
-        found.append((_openai_at(settings.openai_base_url), settings.openai_key))
-    elif settings.openai_key is not None:
-        found.append((profiles.OPENAI, settings.openai_key))
+        found.append((_openai_at(settings.openai_base_url), True))
+    else:
+        found.append((profiles.OPENAI, False))
     if settings.ollama_url:
         url = _ollama_address(settings.ollama_url)
         require_tls("OLLAMA_HOST", "ollama", url)
-        found.append((replace(profiles.OLLAMA, base_url=f"{url}/v1"), None))
+        found.append((replace(profiles.OLLAMA, base_url=f"{url}/v1"), True))
     return found
 
 

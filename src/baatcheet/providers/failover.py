@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from baatcheet.providers.beginning import Resumed, beginning
 from baatcheet.providers.model import (
     AllProvidersFailed,
     Attempt,
@@ -60,11 +61,11 @@ async def stream_first(targets: Sequence[Target], body_for: BodyFor) -> AsyncIte
             try:
                 body = await body_for(target)
                 chunks = await stack.enter_async_context(target.provider.stream(target.model, body))
-                first = await _beginning(target, chunks)
+                first = await beginning(target.provider.name, chunks)
             except ProviderError as error:
                 failures.add(target, error)
                 continue
-            yield Answering(target, failures.attempts, _Resumed(first, chunks))
+            yield Answering(target, failures.attempts, Resumed(first, chunks))
             return
     raise failures.all_failed()
 
@@ -119,24 +120,3 @@ class _Failures:
         waits = [error.retry_after for error in self._errors if error.retry_after is not None]
         last = self._errors[-1] if self._errors else None
         return AllProvidersFailed(self._attempts, min(waits, default=None), last)
-
-
-async def _beginning(target: Target, blocks: AsyncIterator[list[Chunk]]) -> list[list[Chunk]]:
-    """What arrives up to and with the first chunk that has anything in it."""
-    first: list[list[Chunk]] = []
-    async for block in blocks:
-        first.append(block)
-        if any(chunk.text or chunk.choice is not None or chunk.finish_reason for chunk in block):
-            return first
-    raise ProviderError(target.provider.name, "malformed", "answered with an empty stream")
-
-
-class _Resumed(AsyncIterator[list[Chunk]]):
-    """What was read already, then the rest."""
-
-    def __init__(self, first: list[list[Chunk]], rest: AsyncIterator[list[Chunk]]) -> None:
-        self._first = first[::-1]
-        self._rest = rest
-
-    async def __anext__(self) -> list[Chunk]:
-        return self._first.pop() if self._first else await anext(self._rest)

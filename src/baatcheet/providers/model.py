@@ -8,9 +8,15 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
+
+from baatcheet.keys.secret import SecretKey
+
+if TYPE_CHECKING:
+    from baatcheet.providers.discovery import Listing
+    from baatcheet.providers.profiles import Profile
 
 Body = Mapping[str, Any]
 OpenAIEncoding = Literal["o200k_base", "cl100k_base"]
@@ -92,6 +98,48 @@ class Speech:
     prompt: str | None = None
     temperature: float | None = None
     words: bool = False  # whether the times of words are wanted, too
+
+
+class Access(Protocol):
+    """One use of one key: what an adapter sends, and what it tells of the answer."""
+
+    @property
+    def key(self) -> SecretKey: ...
+
+    def heard(self, headers: Mapping[str, str]) -> None:
+        """The headers of an answer, whatever its status: some say how much of the key's quota is left."""
+        ...
+
+
+class Adapter(Protocol):
+    """One wire protocol, spoken to one provider; each call with a key of its own, or with none.
+
+    As in `Provider`, every method raises `ProviderError` and nothing else. No message of one holds a key.
+    """
+
+    @property
+    def profile(self) -> "Profile": ...
+
+    @property
+    def listing(self) -> "Listing": ...
+
+    def stream(
+        self, model: ModelCard, body: Body, access: Access | None
+    ) -> AbstractAsyncContextManager[AsyncIterator[list[Chunk]]]:
+        """As `Provider.stream`. A failure before the first chunk may be raised by entering or by the iterator."""
+        ...
+
+    async def complete(self, model: ModelCard, body: Body, access: Access | None) -> Completion: ...
+
+    async def embed(self, model: ModelCard, body: Body, access: Access | None) -> bytes: ...
+
+    async def transcribe(self, model: str, speech: Speech, access: Access | None) -> bytes: ...
+
+    async def check(self, access: Access | None) -> int:
+        """How many models it lists now: its cheapest call. A refused key's error is of the kind `unauthorized`."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class Provider(Protocol):
@@ -183,6 +231,7 @@ class Target:
 
     provider: Provider
     model: ModelCard
+    reason: str = ""  # why it is asked, and asked now; for the record
 
 
 @dataclass

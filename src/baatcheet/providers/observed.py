@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from baatcheet.platform.telemetry import CallSpan, Telemetry, trace_headers
 from baatcheet.providers.model import (
@@ -26,12 +26,26 @@ ABANDONED: Final = "abandoned"  # given up by us: cancelled, or its answer was o
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class Observed:
-    """`provider`, as it is; `telemetry` is told of each call's outcome, first token and tokens."""
+class Stopwatch(Protocol):
+    """What is told of each stream's beginning."""
 
-    def __init__(self, provider: Provider, telemetry: Telemetry) -> None:
+    def first_token(self, provider: str, model: str, seconds: float) -> None: ...
+
+    def failed(self, provider: str, model: str) -> None:
+        """It was asked, and had nothing to say."""
+        ...
+
+
+class Observed:
+    """`provider`, as it is; `telemetry` is told of each call's outcome, first token and tokens.
+
+    `stopwatch` is told of each stream's beginning, by model.
+    """
+
+    def __init__(self, provider: Provider, telemetry: Telemetry, stopwatch: Stopwatch | None = None) -> None:
         self._provider = provider
         self._telemetry = telemetry
+        self._stopwatch = stopwatch
 
     @property
     def name(self) -> str:
@@ -45,7 +59,7 @@ class Observed:
 
     @contextlib.asynccontextmanager
     async def _stream(self, model: ModelCard, body: Body) -> AsyncIterator[AsyncIterator[list[Chunk]]]:
-        call = _Call(self._telemetry, self.name, model.name, "chat")
+        call = _Call(self._telemetry, self.name, model.name, "chat", self._stopwatch)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 with call.sending():
@@ -94,9 +108,18 @@ async def _whole(call: "_Call", ask: Callable[[], Awaitable[Answer]]) -> Answer:
 
 
 class _Call:
-    def __init__(self, telemetry: Telemetry, provider: str, model: str, operation: str) -> None:
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        provider: str,
+        model: str,
+        operation: str,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
         self._metrics = telemetry.metrics
         self._provider = provider
+        self._model = model
+        self._stopwatch = stopwatch  # until it was told
         self._begun = time.perf_counter()
         self._span: CallSpan | None = None
         if telemetry.tracer is not None:
@@ -118,11 +141,18 @@ class _Call:
             trace_headers.set(_NO_HEADERS)
 
     def first_token(self) -> None:
-        self._metrics.first_token(self._provider, time.perf_counter() - self._begun)
+        seconds = time.perf_counter() - self._begun
+        self._metrics.first_token(self._provider, seconds)
+        if self._stopwatch is not None:
+            self._stopwatch.first_token(self._provider, self._model, seconds)
+            self._stopwatch = None
 
     def failed(self, error: ProviderError) -> None:
         self.outcome = error.kind
         self._status = error.status
+        if self._stopwatch is not None and error.another_may_answer:
+            self._stopwatch.failed(self._provider, self._model)
+            self._stopwatch = None
 
     def end(self) -> None:
         self._metrics.attempt(self._provider, self.outcome)

@@ -10,6 +10,7 @@ from baatcheet.providers.families import family_of
 from baatcheet.providers.model import Encoding, ModelCard
 
 MaxTokensName = Literal["max_tokens", "max_completion_tokens"]
+Protocol = Literal["openai", "anthropic"]
 
 GUESS: Encoding = "o200k_base"  # what estimates are made from
 
@@ -52,7 +53,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Profile:
-    """One provider of the OpenAI protocol: where it is, what it serves, how its dialect differs."""
+    """One provider: where it is, which protocol it speaks, what it serves, how its dialect differs."""
 
     name: str
     base_url: str
@@ -70,6 +71,7 @@ class Profile:
     id_prefix: str = ""  # what its list puts before each name
     not_chat: str = ""  # names in its list that match this do neither chat nor embed
     headers: dict[str, str] = field(default_factory=dict)
+    protocol: Protocol = "openai"
 
 
 GROQ = Profile(
@@ -159,6 +161,31 @@ OPENAI = Profile(
     max_tokens_name="max_completion_tokens",
 )
 
+# Windows and longest replies: platform.claude.com/docs/en/models, October 2026, where each model has its page; what
+# `/models` says of them is believed over it. How many tokens a text has, only the provider knows: its vocabularies are
+# not published.
+ANTHROPIC = Profile(
+    name="anthropic",
+    base_url="https://api.anthropic.com/v1",
+    protocol="anthropic",
+    default_model="claude-sonnet-5-5",
+    models=(
+        Known("claude-sonnet-5-5", 1_000_000, 128_000, vision=True),
+        Known("claude-opus-5-5", 1_000_000, 128_000, vision=True),
+        Known("claude-haiku-5-5", 1_000_000, 128_000, vision=True),
+        Known("claude-fable-5-2", 1_000_000, 128_000, vision=True),
+        Known("claude-fable-5-1", 1_000_000, 128_000, vision=True),
+        Known("claude-opus-5", 1_000_000, 128_000, vision=True),
+        Known("claude-sonnet-5", 1_000_000, 128_000, vision=True),
+        Known("claude-opus-4-8", 1_000_000, 128_000, vision=True),
+        Known("claude-opus-4-7", 1_000_000, 128_000, vision=True),
+        Known("claude-opus-4-6", 1_000_000, 128_000, vision=True),
+        Known("claude-sonnet-4-6", 1_000_000, 64_000, vision=True),
+        Known("claude-haiku-4-5", 200_000, 64_000, vision=True),
+    ),
+    default_window=200_000,
+)
+
 # Ollama cuts a prompt that is longer than the context it was started with, silently, and does not say over
 # this protocol how long that is: its own default is all that can be relied on.
 OLLAMA = Profile(
@@ -169,5 +196,5 @@ OLLAMA = Profile(
     optional=True,
 )
 
-BUILT_IN: tuple[Profile, ...] = (GROQ, OPENROUTER, DEEPSEEK, GEMINI, HUGGINGFACE, OPENAI, OLLAMA)
+BUILT_IN: tuple[Profile, ...] = (GROQ, OPENROUTER, DEEPSEEK, GEMINI, HUGGINGFACE, ANTHROPIC, OPENAI, OLLAMA)
 RESERVED = frozenset({"auto", "demo"} | {profile.name for profile in BUILT_IN})

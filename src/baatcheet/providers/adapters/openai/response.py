@@ -1,35 +1,27 @@
 """What is received: chunks and completions, checked, and made well-formed where a dialect leaves things out.
 
 A chunk that is well-formed as it came is decoded once into a small struct, and its bytes are passed on
-untouched. Everything else takes the slow way: decode, complete, encode. A number that is none (not finite, negative,
-a text, a bool) counts as absent.
+untouched. Everything else takes the slow way: decode, complete, encode.
 """
 
-import json
-import math
-import re
 import time
 from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
 
-from baatcheet.kit.text import storable
-from baatcheet.providers.model import KIND_OF_TOKENS, MOST_TOKENS, Chunk, Completion, TokensByKind, Usage
-
-LATEST = 2**40  # Unix seconds
-
-
-class UnreadableError(ValueError):
-    """Not JSON, or not the object that was asked for."""
-
-
-class ErrorEvent(Exception):
-    """The provider reports an error where a chunk or a completion belongs."""
-
-    def __init__(self, error: object) -> None:
-        super().__init__("the provider reported an error")
-        self.error = error
+from baatcheet.providers.adapters.received import (
+    LATEST,
+    UNREADABLE,
+    ErrorEvent,
+    UnreadableError,
+    moment,
+    read,
+    read_object,
+    tokens,
+    tokens_by_kind,
+)
+from baatcheet.providers.model import MOST_TOKENS, Chunk, Completion, Usage
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -49,16 +41,22 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
-# msgspec reports bytes that are not UTF-8, and endless nesting, in Python's own terms.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.encode
 
 
 class Chunks:
     """Decodes the events of one stream."""
 
+    working = False  # this protocol has no word for it
+
     def __init__(self, model: str) -> None:
         self._envelope = _Envelope(model, "chat.completion.chunk", "chatcmpl-")
+
+    def take(self, data: bytes, chunks: list[Chunk]) -> bool:
+        if data == b"[DONE]":
+            return True
+        chunks.append(self.decode(data))
+        return False
 
     def decode(self, data: bytes) -> Chunk:  # noqa: C901 - the hot path: out as soon as possible
         """The chunk in one event's data. Raises UnreadableError or ErrorEvent."""
@@ -66,7 +64,7 @@ class Chunks:
             chunk = _chunk.decode(data)
             if not data.isascii():
                 data.decode()  # fields that the struct passes over have not been looked at
-        except _UNREADABLE:
+        except UNREADABLE:
             return self._repaired(data)
         if chunk.error is not None or b"\n" in data or chunk.object != "chat.completion.chunk":
             return self._repaired(data)
@@ -92,7 +90,7 @@ class Chunks:
 
     def _repaired(self, data: bytes) -> Chunk:
         """The slow way: a chunk that leaves something out, or has it in another form."""
-        value = _loads(data)
+        value = read_object(data)
         if value.get("error"):
             raise ErrorEvent(value["error"])
         choices = value.get("choices")
@@ -115,7 +113,7 @@ class Chunks:
 
 def completion(data: bytes, model: str) -> Completion:
     """The whole reply in `data`. Raises UnreadableError or ErrorEvent."""
-    value = _loads(data)
+    value = read_object(data)
     if value.get("error"):
         raise ErrorEvent(value["error"])
     choices = value.get("choices")
@@ -142,7 +140,7 @@ def completion(data: bytes, model: str) -> Completion:
 
 def embedding(data: bytes) -> bytes:
     """An embeddings answer, checked. Raises UnreadableError or ErrorEvent."""
-    value = _loads(data)
+    value = read_object(data)
     if value.get("error"):
         raise ErrorEvent(value["error"])
     if not isinstance(value.get("data"), list):
@@ -152,7 +150,7 @@ def embedding(data: bytes) -> bytes:
 
 def transcription(data: bytes) -> bytes:
     """A transcription, checked to have a text and to be JSON. Raises UnreadableError or ErrorEvent."""
-    value = _loads(data)
+    value = read_object(data)
     if value.get("error"):
         raise ErrorEvent(value["error"])
     if not isinstance(value.get("text"), str):
@@ -162,7 +160,7 @@ def transcription(data: bytes) -> bytes:
 
 def listing(data: bytes) -> list[object]:
     """The entries of a /models answer. Raises UnreadableError."""
-    value = _json(data)
+    value = read(data)
     entries = value.get("data") if isinstance(value, dict) else value
     if not isinstance(entries, list):
         raise UnreadableError("the answer has no data")
@@ -184,14 +182,14 @@ class _Envelope:
             isinstance(value.get("id"), str)
             and value.get("object") == self._kind
             and isinstance(value.get("created"), int)
-            and _created(value["created"]) is not None
+            and moment(value["created"]) is not None
             and isinstance(value.get("model"), str)
         )
 
     def around(self, value: dict[str, Any]) -> dict[str, Any]:
         if self._id is None:
             self._id = f"{self._prefix}{uuid4().hex}"
-        given_id, created, model = value.get("id"), _created(value.get("created")), value.get("model")
+        given_id, created, model = value.get("id"), moment(value.get("created")), value.get("model")
         head = {
             "id": given_id if isinstance(given_id, str) and given_id else self._id,
             "object": self._kind,
@@ -262,8 +260,8 @@ def _with_usage(value: dict[str, Any]) -> Usage | None:
 def _usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
-    asked, made = _tokens(value.get("prompt_tokens")), _tokens(value.get("completion_tokens"))
-    total = _tokens(value.get("total_tokens"))
+    asked, made = tokens(value.get("prompt_tokens")), tokens(value.get("completion_tokens"))
+    total = tokens(value.get("total_tokens"))
     if asked is made is total is None:
         return None
     asked, made = asked or 0, made or 0
@@ -271,73 +269,6 @@ def _usage(value: object) -> Usage | None:
         prompt_tokens=asked,
         completion_tokens=made,
         total_tokens=total or min(asked + made, MOST_TOKENS),
-        prompt_tokens_details=_details(value.get("prompt_tokens_details")),
-        completion_tokens_details=_details(value.get("completion_tokens_details")),
+        prompt_tokens_details=tokens_by_kind(value.get("prompt_tokens_details")),
+        completion_tokens_details=tokens_by_kind(value.get("completion_tokens_details")),
     )
-
-
-def _details(value: object) -> TokensByKind | None:
-    if not isinstance(value, dict):
-        return None
-    found: TokensByKind = {
-        kind: tokens
-        for kind, number in value.items()
-        if re.match(KIND_OF_TOKENS, kind) and (tokens := _tokens(number)) is not None
-    }
-    return found or None
-
-
-def _whole_number(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        return None
-    return int(value)
-
-
-def _tokens(value: object) -> int | None:
-    """What is too large for a table is the largest that fits."""
-    number = _whole_number(value)
-    return None if number is None else min(number, MOST_TOKENS)
-
-
-def _created(value: object) -> int | None:
-    number = _whole_number(value)
-    return None if number is None or number >= LATEST else number
-
-
-def _loads(data: bytes) -> dict[str, Any]:
-    value = _json(data)
-    if not isinstance(value, dict):
-        raise UnreadableError("it is not a JSON object")
-    return value
-
-
-def _json(data: bytes) -> Any:
-    """JSON as providers write it: half of a surrogate pair and bytes that are not UTF-8 become U+FFFD."""
-    try:
-        return msgspec.json.decode(data)
-    except _UNREADABLE:
-        try:
-            text = data.decode("utf-8", "replace")
-            return _storable(json.loads(text, parse_constant=_no_constant, parse_float=_finite))
-        except (ValueError, RecursionError):
-            raise UnreadableError("it is not JSON") from None
-
-
-def _no_constant(name: str) -> None:
-    """NaN and the infinities are not JSON."""
-
-
-def _finite(digits: str) -> float | None:
-    """None for what is larger than any float: no encoder of ours writes infinity."""
-    number = float(digits)
-    return number if math.isfinite(number) else None
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, list):
-        return [_storable(one) for one in value]
-    if isinstance(value, dict):
-        return {storable(name): _storable(one) for name, one in value.items()}
-    return value

@@ -1,20 +1,38 @@
-"""Reading one streamed reply, with its time limits."""
+"""Reading one streamed reply, with its time limits, in whatever protocol."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 import aiohttp
 
 from baatcheet.kit import sse
-from baatcheet.providers.adapters.openai.errors import Reporter
-from baatcheet.providers.adapters.openai.response import Chunks, ErrorEvent, UnreadableError
+from baatcheet.providers.adapters.errors import Reporter
+from baatcheet.providers.adapters.http import TimeLimits
+from baatcheet.providers.adapters.received import ErrorEvent, UnreadableError
 from baatcheet.providers.model import Chunk, ProviderError
 
-_FRAMING = 5.0  # seconds that usage and [DONE] may come after the finish_reason
+_FRAMING = 5.0  # seconds that usage and the protocol's own end may come after the finish_reason
 _DRAIN = (
     0.1  # seconds given to a finished stream to end its response, so that the connection can be used again
 )
+
+
+class Events(Protocol):
+    """Turns one stream's events into chunks."""
+
+    @property
+    def working(self) -> bool:
+        """Whether the provider has said that the model is at work on something that is not shown."""
+        ...
+
+    def take(self, data: bytes, chunks: list[Chunk]) -> bool:
+        """Append the chunks of one event, which is not empty; True for the protocol's own end of the stream.
+
+        Raises UnreadableError or ErrorEvent.
+        """
+        ...
 
 
 class _SilenceError(Exception):
@@ -30,29 +48,29 @@ class Stream(AsyncIterator[list[Chunk]]):
     def __init__(
         self,
         response: aiohttp.ClientResponse,
-        model: str,
+        events: Events,
         report: Reporter,
-        *,
-        first_token_deadline: float,
-        first_token_timeout: float,
-        idle_timeout: float,
+        limits: TimeLimits,
+        deadline: float,
     ) -> None:
+        """`deadline`: the loop's time until which the first token must have come."""
         self._response = response
         self._content = response.content
         self._report = report
-        self._decode = Chunks(model).decode
+        self._events = events
+        self._take_event = events.take
         self._parser = sse.Parser()
-        self._first_token_timeout = first_token_timeout
-        self._idle_timeout = idle_timeout
-        self._framing = min(_FRAMING, idle_timeout)
+        self._first_token_timeout = limits.first_token
+        self._idle_timeout = limits.idle
+        self._framing = min(_FRAMING, limits.idle)
         self._began = False
         self._finished = False  # a finish_reason was seen
-        self._done = False  # [DONE], or the end of a reply that had finished
+        self._done = False  # the protocol's own end, or the end of a reply that had finished
         self._failure: ProviderError | None = None
         self._loop = asyncio.get_running_loop()
         self._read = 0  # bytes that were fetched so far
-        self._deadline = self._rings_at = first_token_deadline
-        self._timer = self._loop.call_at(first_token_deadline, self._look)
+        self._deadline = self._rings_at = deadline
+        self._timer = self._loop.call_at(deadline, self._look)
 
     def _expect_within(self, seconds: float) -> None:
         self._deadline = self._loop.time() + seconds
@@ -90,9 +108,11 @@ class Stream(AsyncIterator[list[Chunk]]):
                 continue
             self._read = self._content.total_bytes
             chunks = self._parse(block)
+            if chunks and self._began:
+                self._expect_within(self._framing if self._finished else self._idle_timeout)
+            elif self._events.working:
+                self._deadline = max(self._deadline, self._loop.time() + self._idle_timeout)
             if chunks:
-                if self._began:
-                    self._expect_within(self._framing if self._finished else self._idle_timeout)
                 return chunks
 
     def _parse(self, block: bytes) -> list[Chunk]:
@@ -113,17 +133,14 @@ class Stream(AsyncIterator[list[Chunk]]):
 
     def _take(self, events: list[bytes], chunks: list[Chunk]) -> None:
         for data in events:
-            if data == b"[DONE]":
+            if data and self._take_event(data, chunks):
                 self._done = True
-                return
-            if not data:
-                continue
-            chunk = self._decode(data)
+                break
+        for chunk in chunks:
             if chunk.finish_reason is not None:
                 self._finished = self._began = True
             elif not self._began:
                 self._began = bool(chunk.text) or chunk.choice is not None
-            chunks.append(chunk)
 
     def _end(self) -> None:
         """The response is over. What is missing after a finish_reason is only framing."""

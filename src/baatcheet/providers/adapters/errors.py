@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
+from baatcheet.platform.redaction import redact
 from baatcheet.providers.model import FailureKind, ProviderError
 
 MESSAGE_LIMIT = 500  # characters
@@ -16,6 +17,10 @@ BODY_LIMIT = 64 * 1024  # bytes of an error's body that are read
 
 _BAD_KEY = re.compile(
     r"api[ _]key (?:not valid|expired)|api_key_invalid|invalid[ _]api[ _]key", re.IGNORECASE
+)
+_NOT_THE_KEY = re.compile(
+    r"moderat|flagged|content[ _](?:policy|filter)|safety|model_not_found|access to (?:the )?model|blocked model",
+    re.IGNORECASE,
 )
 _STATUS = re.compile("[45][0-9]{2}")
 
@@ -43,10 +48,16 @@ def _spellings(secret: str) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class Reporter:
-    """Makes the ProviderErrors of one provider."""
+    """Makes the ProviderErrors of one provider. What is known or looks to be a key is taken out of its words.
+
+    A protocol whose errors are not of OpenAI's form overrides `read`, `status_in` and `judged`.
+    """
 
     provider: str
-    redact: Redactor
+    own: Redactor  # of what this provider alone is sent
+
+    def redact(self, text: str) -> str:
+        return redact(self.own(text))
 
     def error(
         self,
@@ -79,19 +90,31 @@ class Reporter:
             return self.error(
                 "malformed", f"answered with a redirect ({status}), which is not followed", status=status
             )
-        said = _said(body)
+        said = self.read(_said(body))
         message = str(said.get("message") or "").strip() or f"answered {status}"
-        kind = kind_of(status, str(said.get("code") or ""), message)
+        kind = self.judged(status, said, message)
         return self.error(kind, message, status=status, retry_after=retry_after(headers), said=said)
 
     def from_event(self, error: object) -> ProviderError:
         """An `error` inside a stream that had begun with 200."""
-        said = _error_object(error)
-        code = said.get("code")
-        status = int(code) if isinstance(code, str | int) and _STATUS.fullmatch(str(code)) else None
+        said = self.read(_error_object(error))
+        status = self.status_in(said)
         message = str(said.get("message") or "").strip() or "broke off with an error"
-        kind = kind_of(status or 500, str(code or ""), message)
+        kind = self.judged(status or 500, said, message)
         return self.error(kind, message, status=status, said=said)
+
+    def read(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The provider's error object in OpenAI's form."""
+        return said
+
+    def status_in(self, said: Mapping[str, Any]) -> int | None:
+        """The status that an error inside a stream would have had as an answer; None when it does not say."""
+        code = said.get("code")
+        return int(code) if isinstance(code, str | int) and _STATUS.fullmatch(str(code)) else None
+
+    def judged(self, status: int, said: Mapping[str, Any], message: str) -> FailureKind:
+        """What an answer with `status` and the error `said` means."""
+        return kind_of(status, str(said.get("code") or ""), message)
 
 
 def bounded(text: str, limit: int = MESSAGE_LIMIT) -> str:
@@ -103,6 +126,9 @@ def kind_of(status: int, code: str, message: str) -> FailureKind:
     # Groq answers 413 to a request that exceeds a minute's tokens: a limit, not a fault.
     if status == 429 or code == "rate_limit_exceeded":
         return "rate_limited"
+    # What a user wrote, or a model that this account may not use: the next key would be told the same.
+    if status == 403 and _NOT_THE_KEY.search(f"{code} {message}"):
+        return "rejected"
     # Google answers 400 to a key that it does not know.
     if status in {401, 402, 403} or (status == 400 and _BAD_KEY.search(f"{code} {message}")):
         return "unauthorized"
