@@ -133,7 +133,7 @@ def environment_of_server(
     return {
         **services,
         "OPENAI_BASE_URL": scripted_provider.base_url,
-        "OPENAI_API_KEY": "sk-scripted",
+        "OPENROUTER_PROVISIONING_KEY": "provisioning-key-of-the-tests",
         "OLLAMA_HOST": "",
         "BAATCHEET_ADMIN_TOKEN": ADMIN_TOKEN,
         "BAATCHEET_POOL_MAX": "16",

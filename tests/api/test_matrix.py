@@ -31,7 +31,10 @@ LISTS = {"attachments": "attachment_id", "attachment_ids": "attachment_id"}
 ADMINISTRATORS = frozenset(
     {
         "createUser", "listUsers", "getUser", "updateUser", "redriveJobs", "discardJobs", "listQueues",
-        "updateQueue", "listWorkers", "listSchedules", "updateSchedule",
+        "updateQueue", "listWorkers", "listSchedules", "updateSchedule", "listKeys", "getKey",
+        "restKey", "quarantineKey", "restoreKey", "checkKey", "createKeyRotation", "listKeyRotations",
+        "getKeyRotation", "listAuditEntries", "setRoute", "deleteRoute",
+        "getUserUsage", "getUserLimits", "setUserLimits", "getTokenLimits", "setTokenLimits",
     }
 )  # fmt: skip
 # What tells nothing of hers: her turn had no context, and the rest is nobody's own.
@@ -43,6 +46,8 @@ UNTOLD = frozenset(
         "listModels",
         "retrieveModel",
         "listOcrEngines",
+        "listRoutes",
+        "getRoute",
     }
 )
 

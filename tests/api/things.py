@@ -13,6 +13,7 @@ from baatcheet.attachments.keys import file_key
 from baatcheet.attachments.models import Attachment, AttachmentPage
 from baatcheet.audio.keys import audio_key
 from baatcheet.audio.models import Recording
+from baatcheet.budgets.models import ModelUsage
 from baatcheet.chat.models import Turn
 from baatcheet.conversations import models as _referred_to  # noqa: F401 - a turn's row names a conversation's
 from baatcheet.events.models import EventRow
@@ -228,6 +229,7 @@ def _rows(owner: UUID, ids: dict[str, UUID]) -> list[Base]:
             text=MARK,
             listed=True,
         ),
+        ModelUsage(user_id=owner, day=now.date(), token_id=ids["token_id"], model=MARK, requests=1),
         Preference(user_id=owner, kind="export.completed", in_app=True, email=False),
     ]
 
@@ -252,6 +254,9 @@ _TABLES = (
     "SELECT to_jsonb(t)::text FROM webhook_attempts t WHERE user_id = :user ORDER BY 1",
     "SELECT to_jsonb(t)::text FROM notifications t WHERE user_id = :user ORDER BY 1",
     "SELECT to_jsonb(t)::text FROM notification_preferences t WHERE user_id = :user ORDER BY 1",
+    "SELECT to_jsonb(t)::text FROM spending_limits t WHERE user_id = :user ORDER BY 1",
+    "SELECT to_jsonb(t)::text FROM spending t WHERE user_id = :user ORDER BY 1",
+    "SELECT to_jsonb(t)::text FROM model_usage t WHERE user_id = :user ORDER BY 1",
     "SELECT to_jsonb(t)::text FROM idempotency_keys t WHERE user_id = :user ORDER BY 1",
 )
 

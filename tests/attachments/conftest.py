@@ -19,22 +19,26 @@ from baatcheet.attachments import endpoints as attachment_endpoints
 from baatcheet.attachments.building import build_parts
 from baatcheet.attachments.jobs import AttachmentParts, extract, tidy
 from baatcheet.attachments.ocr.availability import Tessdata, find_tessdata
+from baatcheet.attachments.ocr.ocr_space import PROVIDER as OCR_SPACE
 from baatcheet.attachments.service import PATH, Attachments
 from baatcheet.auth import endpoints as auth_endpoints
 from baatcheet.auth.access import Door
 from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.auth.rate_limits import RateLimits
 from baatcheet.auth.service import Authenticator, Tokens, Users
+from baatcheet.budgets.admission import Budgets
 from baatcheet.context.counting import count_aside
 from baatcheet.context.tokenizers import Tokenizers
 from baatcheet.conversations import endpoints as conversation_endpoints
 from baatcheet.conversations.service import Conversations
 from baatcheet.entrypoints.contexts import build_context
+from baatcheet.entrypoints.keyring import keys_of_environment
 from baatcheet.entrypoints.streaming import StreamingRoutes, build_chat
 from baatcheet.jobs import endpoints as job_endpoints
 from baatcheet.jobs.isolation import Sandbox
 from baatcheet.jobs.service import Fleet, Jobs
 from baatcheet.jobs.worker import Rhythm, Worker
+from baatcheet.keys.pools import pools_with
 from baatcheet.kit.ids import new_id
 from baatcheet.platform import failures, openapi
 from baatcheet.platform.asgi import Frame
@@ -224,7 +228,7 @@ async def stage(
         await cache.start()
         stack.push_async_callback(cache.close)
         session = await stack.enter_async_context(client_session())
-        catalogue = build_catalogue(settings.providers, session)
+        catalogue = build_catalogue(settings.providers, session, pools_with(keys_of_environment(settings)))
         stack.push_async_callback(catalogue.close)
         blobs = FolderBlobs(tmp_path / "files")
         parts = build_parts(
@@ -257,7 +261,9 @@ async def stage(
             db, count=count_aside, max_message_bytes=settings.server.max_message_bytes
         )
         state.jobs, state.fleet = Jobs(db, [extract.bind(parts)]), Fleet(db, lease=1)
-        state.attachments = attachments = Attachments(db, blobs, state.jobs, settings.attachments, tmp_path)
+        state.attachments = attachments = Attachments(
+            db, blobs, state.jobs, settings.attachments, tmp_path, ocr_space=catalogue.pools.of(OCR_SPACE)
+        )
         context = build_context(
             settings.context, db=db, cache=cache, catalogue=catalogue, tokenizers=Tokenizers()
         )
@@ -272,6 +278,7 @@ async def stage(
             limits=state.rate_limits,
             process=new_id(),
             metrics=Metrics(),
+            budgets=Budgets(db),
             attachments=attachments,
         )
         await chat.start()

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from benchmarks.ocr.corpus import picture, write
-from pydantic import SecretStr
 
 from baatcheet.attachments.ocr.availability import Tessdata, engine_states, find_tessdata
 from baatcheet.attachments.ocr.engine import Box, EngineFailed, Page, PageText
 from baatcheet.attachments.ocr.local import RapidOcrEngine, TesseractEngine
-from baatcheet.attachments.ocr.ocr_space import OcrSpaceEngine
+from baatcheet.attachments.ocr.ocr_space import PROVIDER, OcrSpaceEngine
 from baatcheet.attachments.ocr.reading import NobodyRead, Reading
 from baatcheet.attachments.ocr.vision import INSTRUCTIONS, VisionEngine
 from baatcheet.jobs.isolation import Sandbox
+from baatcheet.keys.pool import KeyPool
+from baatcheet.keys.pools import pools_with
+from baatcheet.keys.secret import SecretKey
 from baatcheet.platform.http import client_session
 from baatcheet.platform.settings import load
 from baatcheet.providers.catalogue import build_catalogue
@@ -28,11 +30,15 @@ def page(tmp_path: Path) -> Page:
     return Page(str(write(tmp_path, "page.png", picture("Hello world"))), "png")
 
 
+def pool_of(*keys: str) -> KeyPool:
+    return pools_with({PROVIDER: [SecretKey(key) for key in keys]}).of(PROVIDER)
+
+
 @pytest_asyncio.fixture
 async def space(ocr_space: FakeOcrSpace, sandbox: Sandbox) -> AsyncIterator[OcrSpaceEngine]:
     async with client_session() as session:
         yield OcrSpaceEngine(
-            session, sandbox, url=ocr_space.address, key=SecretStr(ocr_space.KEY), max_bytes=100_000
+            session, sandbox, url=ocr_space.address, pool=pool_of(ocr_space.KEY), max_bytes=100_000
         )
 
 
@@ -90,14 +96,14 @@ async def test_a_wrong_key_is_refused_and_none_is_never_sent(
 ) -> None:
     async with client_session() as session:
         wrong = OcrSpaceEngine(
-            session, sandbox, url=ocr_space.address, key=SecretStr("K-wrong"), max_bytes=100_000
+            session, sandbox, url=ocr_space.address, pool=pool_of("K-wrong"), max_bytes=100_000
         )
         with pytest.raises(EngineFailed, match="The API key is invalid"):
             await wrong.read(page, (), tmp_path)
-        none = OcrSpaceEngine(session, sandbox, url=ocr_space.address, key=None, max_bytes=100_000)
-        assert none.unavailable() == "OCR_SPACE_API_KEY is not set."
+        none = OcrSpaceEngine(session, sandbox, url=ocr_space.address, pool=pool_of(), max_bytes=100_000)
+        assert none.unavailable() == "There is no key for OCR.space (OCR_SPACE_API_KEY)."
         nobody = OcrSpaceEngine(
-            session, sandbox, url="http://127.0.0.1:9/parse", key=SecretStr("K"), max_bytes=100_000
+            session, sandbox, url="http://127.0.0.1:9/parse", pool=pool_of("K"), max_bytes=100_000
         )
         with pytest.raises(EngineFailed, match="can't be reached"):
             await nobody.read(page, (), tmp_path)

@@ -25,6 +25,7 @@ from baatcheet.auth.access import Door
 from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.auth.rate_limits import RateLimits
 from baatcheet.auth.service import Authenticator, Tokens, Users
+from baatcheet.budgets.admission import Budgets
 from baatcheet.chat.serving import Gate
 from baatcheet.jobs import endpoints as job_endpoints
 from baatcheet.jobs.isolation import Sandbox
@@ -189,6 +190,7 @@ async def stage(
             gate=Gate(authenticator, state.rate_limits),
             direct=DirectTranscriber(transcriber, settings.audio),
             blobs=blobs,
+            budgets=Budgets(db),
         )
 
         async def routed(scope: Scope, receive: Receive, send: Send) -> None:

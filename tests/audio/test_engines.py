@@ -16,10 +16,14 @@ from baatcheet.audio.engines.provider import ProviderEngine
 from baatcheet.audio.languages import code_of, name_of
 from baatcheet.audio.pieces import RATE, CutPiece
 from baatcheet.audio.transcript import Heard
+from baatcheet.entrypoints.keyring import keys_of_environment
 from baatcheet.jobs.isolation import Sandbox
+from baatcheet.keys.pool import KeyPool
+from baatcheet.keys.pools import pools_with
 from baatcheet.platform.settings import SettingsError, load
-from baatcheet.providers.adapters.openai import OpenAIProvider, TimeLimits
+from baatcheet.providers.adapters.openai import OpenAIAdapter, TimeLimits
 from baatcheet.providers.catalogue import build_catalogue
+from baatcheet.providers.pooled import PooledProvider
 from baatcheet.providers.profiles import Profile
 from tests.audio import sounds
 from tests.audio.whisper import Answer, Whisper, refusing, saying
@@ -55,11 +59,12 @@ NewEngine = Callable[..., ProviderEngine]
 
 @pytest_asyncio.fixture
 async def engine(whisper: Whisper, session: aiohttp.ClientSession) -> AsyncIterator[NewEngine]:
-    made: list[OpenAIProvider] = []
+    made: list[PooledProvider] = []
 
     def make(model: str = "whisper-large-v3-turbo", url: str | None = None) -> ProviderEngine:
         limits = TimeLimits(connect=1, first_token=0.3, idle=0.3)
-        provider = OpenAIProvider(Profile("fake", url or whisper.url), session, limits=limits)
+        adapter = OpenAIAdapter(Profile("fake", url or whisper.url), session, limits=limits)
+        provider = PooledProvider(adapter, KeyPool("fake"), keyless=True)
         made.append(provider)
         return ProviderEngine(provider, model)
 
@@ -228,7 +233,7 @@ def test_engines_are_chosen_by_name_language_and_what_they_can() -> None:
 
 async def build(environment: dict[str, str], session: aiohttp.ClientSession, sandbox: Sandbox) -> list[str]:
     settings = load({"OLLAMA_HOST": "", **environment}, dotenv=None)
-    catalogue = build_catalogue(settings.providers, session)
+    catalogue = build_catalogue(settings.providers, session, pools_with(keys_of_environment(settings)))
     return build_engines(settings.audio, catalogue, sandbox).names
 
 

@@ -235,12 +235,13 @@ async def test_only_a_users_message_can_be_edited(alice: httpx.AsyncClient) -> N
     assert answer.status_code == 409
 
 
-async def test_a_provider_that_fails_before_its_first_word_is_told_with_its_status(
+async def test_a_provider_that_fails_before_its_first_word_is_told_with_when_to_try_again(
     alice: httpx.AsyncClient,
 ) -> None:
     answer = await alice.post("/api/v1/chat/completions", json={"message": "hi", "model": "scripted-429"})
-    assert answer.status_code == 429
+    assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
+    assert "Tried: openai" in answer.json()["detail"]
     turn = answer.json()["turn"]
     assert turn["status"] == "failed"
     kept = await alice.get(f"/api/v1/messages/{turn['user_message_id']}")

@@ -10,7 +10,6 @@ from uuid import UUID
 import aiohttp
 import pytest
 import pytest_asyncio
-from pydantic import SecretStr
 from sqlalchemy import text
 
 from baatcheet.context import embeddings
@@ -20,11 +19,13 @@ from baatcheet.context.recall.ranking import Scored
 from baatcheet.context.recollection import Question, Recaller
 from baatcheet.context.store import ContextStore, Hits
 from baatcheet.context.tokenizers import Tokenizers
+from baatcheet.keys.pool import KeyPool
 from baatcheet.platform.database import Database, DatabaseUnavailable
 from baatcheet.platform.http import client_session
-from baatcheet.providers.adapters.openai import OpenAIProvider, TimeLimits
+from baatcheet.providers.adapters.openai import OpenAIAdapter, TimeLimits
 from baatcheet.providers.catalogue import UnknownModel
 from baatcheet.providers.model import ModelCard, Target
+from baatcheet.providers.pooled import PooledProvider
 from baatcheet.providers.profiles import Profile
 from tests.chat.test_long_conversations import chatter, conversation_of
 from tests.conftest import Caller
@@ -44,12 +45,9 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 def vectors_of(
     database: Database, session: aiohttp.ClientSession, provider: ScriptedProvider, model: str = MODEL
 ) -> Vectors:
-    lab = OpenAIProvider(
-        Profile(name="lab", base_url=provider.base_url),
-        session,
-        key=SecretStr("sk-lab"),
-        limits=TimeLimits(2, 2, 2),
-    )
+    profile = Profile(name="lab", base_url=provider.base_url)
+    adapter = OpenAIAdapter(profile, session, limits=TimeLimits(2, 2, 2))
+    lab = PooledProvider(adapter, KeyPool("lab"), keyless=True)
 
     async def targets(name: str) -> Sequence[Target]:
         if name != MODEL:

@@ -136,7 +136,7 @@ def within(seconds: float, holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def answers(url: str) -> bool:
+def is_ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/ready", timeout=5).status_code == 200
     except httpx.HTTPError:
@@ -256,6 +256,53 @@ def test_a_setting_that_only_the_database_can_refuse_stops_the_start_at_once(ser
     assert "BAATCHEET_POOL_MAX: 5000 connections are more than the server allows" in server.said()
     assert "Traceback" not in server.said()
     assert "api.died" not in server.said()
+
+
+def test_a_secret_store_that_is_away_at_the_start_ends_the_server_with_its_name(serve: Any) -> None:
+    server = serve(
+        BAATCHEET_SECRET_STORES="vault",
+        VAULT_ADDR="http://127.0.0.1:9",
+        VAULT_TOKEN="hvs.a-token-of-the-tests",
+        BAATCHEET_SECRETS_TIMEOUT="1",
+    )
+    assert server.ends(60) == 1
+    said = server.said()
+    assert "vault: secret/data/baatcheet/api-keys" in said
+    assert "VAULT_ADDR" in said
+    assert "Traceback" not in said
+    assert "hvs.a-token-of-the-tests" not in said
+
+
+def test_a_process_that_dies_while_a_secret_store_is_away_is_started_until_it_is_back(
+    serve: Any, tmp_path: Path
+) -> None:
+    secrets = tmp_path / ".env.secrets"
+    made = subprocess.run(
+        [str(BAATCHEET), "secrets", "init"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    server = serve(BAATCHEET_SECRET_STORES="file")
+    url = server.url()
+    good = secrets.read_bytes()
+    secrets.write_text("GROQ_API_KEY_1=encrypted:not-at-all\n")
+    [child] = server.children()
+    os.kill(child, signal.SIGKILL)
+    within(30, lambda: server.said().count("secret stores can't be read") >= 2)
+    assert server.process.poll() is None
+    secrets.write_bytes(good)
+    within(30, lambda: is_ready(url))
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready", timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_a_host_that_is_no_name_is_told_without_a_traceback(serve: Any) -> None:

@@ -192,7 +192,7 @@ ERRORS: dict[str, tuple[int, dict[str, Any]]] = {
     "a wrong key": (400, {"json": asked("hello"), "headers": {"idempotency-key": "with a space"}}),
     "the provider refuses": (400, {"json": asked("hello", model="scripted-400")}),
     "the provider forbids": (503, {"json": asked("hello", model="scripted-403")}),
-    "the provider is busy": (429, {"json": asked("hello", model="scripted-429")}),
+    "the provider is busy": (503, {"json": asked("hello", model="scripted-429")}),
     "the provider fails": (503, {"json": asked("hello", model="scripted-500")}),
     "the provider answers with a page": (503, {"json": asked("hello", model="scripted-html")}),
     "the provider breaks off": (502, {"json": asked("hello", model="scripted-cut", conversation="new")}),

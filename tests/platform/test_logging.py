@@ -20,14 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baatcheet.kit.ids import new_id
-from baatcheet.platform.logging import (
-    configure,
-    get_logger,
-    redact,
-    register_secret,
-    register_secrets,
-    request_id,
-)
+from baatcheet.platform.logging import configure, get_logger, register_secrets, request_id
+from baatcheet.platform.redaction import _Known, redact, register_secret
 from baatcheet.platform.settings import TelemetrySettings, load
 from tests.conftest import Caller, RunningServer
 
@@ -50,7 +44,7 @@ def logging_to_a_buffer(**settings: Any) -> Iterator[io.StringIO]:
 @pytest.fixture(autouse=True)
 def forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test registers must not blank out another's words."""
-    monkeypatch.setattr("baatcheet.platform.logging._secrets", ())
+    monkeypatch.setattr("baatcheet.platform.redaction._known", _Known())
 
 
 @pytest.fixture
@@ -249,7 +243,7 @@ def test_a_call_that_is_off_costs_under_a_microsecond(out: io.StringIO) -> None:
 async def test_a_server_blanks_the_secrets_of_its_settings(
     server: RunningServer, environment_of_server: Mapping[str, str]
 ) -> None:
-    secret = environment_of_server["OPENAI_API_KEY"]
+    secret = environment_of_server["OPENROUTER_PROVISIONING_KEY"]
     assert redact(secret) == secret, "its shape alone gives it away, which is not what is tested here"
     mark = new_id().hex
     async with Caller(server.url) as nobody:

@@ -9,6 +9,7 @@ from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.auth.principal import Principal
 from baatcheet.auth.rate_limits import RateLimits
 from baatcheet.auth.service import Authenticator
+from baatcheet.budgets.admission import Budgets
 from baatcheet.chat.feed import TurnFeed
 from baatcheet.chat.keeper import Keeper, Rhythm
 from baatcheet.chat.run import TurnRequest
@@ -89,6 +90,7 @@ async def living(
             limits=RateLimits(settings.auth, cache),
             process=process,
             metrics=Metrics(),
+            budgets=Budgets(database),
         )
         keeper = Keeper(
             chat.store, process, kind="api", pool_size=pool_size, chat=chat.service, rhythm=rhythm

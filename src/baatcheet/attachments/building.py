@@ -9,7 +9,7 @@ from baatcheet.attachments.jobs import AttachmentParts
 from baatcheet.attachments.ocr.availability import find_tessdata
 from baatcheet.attachments.ocr.engine import Engine
 from baatcheet.attachments.ocr.local import RapidOcrEngine, TesseractEngine
-from baatcheet.attachments.ocr.ocr_space import OcrSpaceEngine
+from baatcheet.attachments.ocr.ocr_space import PROVIDER, OcrSpaceEngine
 from baatcheet.attachments.ocr.vision import VisionEngine
 from baatcheet.attachments.reading import AttachmentReader
 from baatcheet.jobs.isolation import Sandbox
@@ -17,6 +17,7 @@ from baatcheet.platform.blobs import Blobs
 from baatcheet.platform.database import Database
 from baatcheet.platform.settings import AttachmentSettings
 from baatcheet.providers.catalogue import Catalogue
+from baatcheet.providers.routing.model import Models
 
 
 def build_parts(
@@ -28,10 +29,11 @@ def build_parts(
     session: aiohttp.ClientSession,
     catalogue: Catalogue,
     data_dir: Path,
+    models: Models | None = None,
 ) -> AttachmentParts:
-    """What `extract` and `tidy` are bound to."""
+    """What `extract` and `tidy` are bound to. `models`: who finds the model that sees; the catalogue unless given."""
     engines = build_engines(
-        settings, sandbox=sandbox, session=session, catalogue=catalogue, data_dir=data_dir
+        settings, sandbox=sandbox, session=session, catalogue=catalogue, data_dir=data_dir, models=models
     )
     return AttachmentParts(db, blobs, AttachmentReader(db, blobs, sandbox, engines, settings))
 
@@ -43,6 +45,7 @@ def build_engines(
     session: aiohttp.ClientSession,
     catalogue: Catalogue,
     data_dir: Path,
+    models: Models | None = None,
 ) -> list[Engine]:
     """The engines that `settings` name, in their order."""
     every: dict[str, Engine] = {
@@ -54,10 +57,10 @@ def build_engines(
                 session,
                 sandbox,
                 url=settings.ocr_space_url,
-                key=settings.ocr_space_key,
+                pool=catalogue.pools.of(PROVIDER),
                 max_bytes=settings.ocr_space_max_bytes,
             ),
-            VisionEngine(catalogue, sandbox, settings.vision_model),
+            VisionEngine(models or catalogue, sandbox, settings.vision_model),
         )
     }
     return [every[name] for name in dict.fromkeys(settings.engines)]

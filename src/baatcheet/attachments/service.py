@@ -30,6 +30,7 @@ from baatcheet.jobs.enqueueing import enqueue
 from baatcheet.jobs.errors import JobNotFound, JobNotInState
 from baatcheet.jobs.models import JobRow
 from baatcheet.jobs.service import Jobs
+from baatcheet.keys.pool import KeyPool
 from baatcheet.kit.ids import new_id
 from baatcheet.kit.pagination import Slice, decode, encode, slice_of
 from baatcheet.platform.blobs import Blobs, FileMissing, FileStoreUnavailable
@@ -112,13 +113,21 @@ class Attachments:
     """One user's attachments. What is not theirs is not there: AttachmentNotFound."""
 
     def __init__(
-        self, db: Database, blobs: Blobs, jobs: Jobs, settings: AttachmentSettings, data_dir: Path
+        self,
+        db: Database,
+        blobs: Blobs,
+        jobs: Jobs,
+        settings: AttachmentSettings,
+        data_dir: Path,
+        *,
+        ocr_space: KeyPool | None = None,
     ) -> None:
         self.blobs = blobs
         self.settings = settings
         self._db = db
         self._jobs = jobs
         self._data_dir = data_dir
+        self._ocr_space = ocr_space
 
     @property
     def limits(self) -> dict[str, int]:
@@ -131,7 +140,7 @@ class Attachments:
 
     def engines(self) -> list[EngineState]:
         """How the engines stand, in the order in which they are asked."""
-        return engine_states(self.settings, self._data_dir)
+        return engine_states(self.settings, self._data_dir, ocr_space=bool(self._ocr_space))
 
     # Taking in -------------------------------------------------------------------------------------------------
 

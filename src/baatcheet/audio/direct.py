@@ -1,6 +1,6 @@
 """Transcribing what is short while its client waits. Nothing of it is kept."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -88,17 +88,23 @@ class DirectTranscriber:
             decoding=min(DECODING_SECONDS, 30 + seconds / 10),
         )
 
-    def check(self, model: str | None, wish: Wish) -> None:
-        """Whether anybody can transcribe this. Raises NoTranscription, Invalid."""
-        engines_for(self._transcriber.engines, model, wish)
+    def engines(self, model: str | None, wish: Wish) -> list[str]:
+        """Who can transcribe this, by name, first to last. Raises NoTranscription, Invalid."""
+        return [engine.name for engine in engines_for(self._transcriber.engines, model, wish)]
 
-    async def transcribe(self, path: Path, folder: Path, model: str | None, wish: Wish) -> Transcribed:
-        """What is said in the file at `path`. Its pieces are written into `folder`.
+    async def transcribe(
+        self, path: Path, folder: Path, model: str | None, wish: Wish, among: Collection[str] | None = None
+    ) -> Transcribed:
+        """What is said in the file at `path`. Its pieces are written into `folder`. `among`: who may be asked.
 
         Raises NoTranscription, Invalid, UnreadableRecording, RecordingTooLong, TranscriptionUnavailable and
         TranscriptionFailed.
         """
-        engines = engines_for(self._transcriber.engines, model, wish)
+        engines = [
+            engine
+            for engine in engines_for(self._transcriber.engines, model, wish)
+            if among is None or engine.name in among
+        ]
         decoded = await self._decode(path, folder)
         try:
             return await self._transcriber.hear(decoded, engines, wish)

@@ -12,12 +12,12 @@ from baatcheet.platform.errors import (
     Invalid,
     NotFound,
     Problem,
-    RateLimited,
     TooLarge,
     Unavailable,
 )
 from baatcheet.providers.catalogue import UnknownModel
 from baatcheet.providers.model import AllProvidersFailed, ProviderError
+from baatcheet.providers.routing.model import RouteUnfit
 
 
 class TurnInterrupted(Conflict):
@@ -50,6 +50,8 @@ class ModelNotFound(NotFound):
 
 def model_not_found(unknown: UnknownModel) -> ModelNotFound:
     """What a client is told when nobody serves the model that it named."""
+    if isinstance(unknown, RouteUnfit):
+        return ModelNotFound(str(unknown), param="model")
     near = f" Did you mean {unknown.near[0]}?" if unknown.near else ""
     return ModelNotFound(
         f"There is no model {unknown.name!r}.{near} GET /v1/models lists them.", param="model"
@@ -97,13 +99,14 @@ def problem_of_provider(error: ProviderError) -> Problem:
 
 
 def problem_of_failure(failed: AllProvidersFailed) -> Problem:
-    """What a client is told when nobody answered: who was tried, and when to try again."""
+    """What a client is told when nobody answered: who was tried, and when to try again.
+
+    It is a 503 whatever the providers said: their limits are ours to live with, a 429 is about the client's own.
+    """
     tried: list[dict[str, Any]] = [
         {"provider": a.provider, "model": a.model, "failure": a.kind, "message": a.message}
         for a in failed.attempts
     ]
     detail = f"No provider answered. Tried: {str(failed).rstrip('.')}."
     wait = failed.retry_after if failed.retry_after is not None else 5.0
-    if tried and all(attempt["failure"] == "rate_limited" for attempt in tried):
-        return RateLimited(detail, headers={"retry-after": str(max(1, round(wait)))}, tried=tried)
     return Unavailable(detail, retry_after=wait, tried=tried)

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from baatcheet.auth.principal import Principal
+from baatcheet.budgets import estimates
 from baatcheet.chat.errors import ReplyNotSaved
 from baatcheet.chat.events import pack
 from baatcheet.chat.feed import Outcome, Status, TurnFeed, TurnIdentity, error_of
@@ -24,7 +25,7 @@ from baatcheet.platform.database import DatabaseUnavailable
 from baatcheet.platform.errors import Problem
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.telemetry import Metrics
-from baatcheet.providers.model import Target, Usage
+from baatcheet.providers.model import Attempt, Target, Usage
 
 log = get_logger(__name__)
 
@@ -82,7 +83,7 @@ class Recorder:
             prompt_tokens=usage.prompt_tokens if usage else None,
             completion_tokens=usage.completion_tokens if usage else None,
             usage=_as_json(usage),
-            receipt=run.receipt,
+            receipt=_with_route(run.receipt, run.target, run.attempts),
             reply=outcome.message if not request.stateful and not request.attached else None,
             message=message,
             lengths=[len(chunk.text) for chunk in shown] if plain and not request.attached else None,
@@ -138,7 +139,13 @@ class Recorder:
         return stands
 
     async def record(
-        self, who: Principal, request: TurnRequest, target: Target, usage: Usage, created: float
+        self,
+        who: Principal,
+        request: TurnRequest,
+        target: Target,
+        usage: Usage,
+        created: float,
+        attempts: Sequence[Attempt] = (),
     ) -> None:
         """Keep what a stateless request used."""
         closing = Closing(
@@ -152,9 +159,33 @@ class Recorder:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             usage=_as_json(usage),
+            receipt=_with_route(None, target, attempts),
         )
         await self.save(Run(TurnFeed(TurnIdentity(closing.turn, who.user_id))), closing)
         await self.account(who, usage)
+
+    @staticmethod
+    def charge(run: Run, request: TurnRequest, outcome: Outcome) -> None:
+        """Charge what a turn used to its budgets, however it ended; a turn that nobody answered is not counted.
+
+        One that was stopped is charged its prompt, even if its model had not begun to answer.
+        """
+        if run.admission is None:
+            return
+        usage, answered = outcome.usage, run.target
+        stopped = run.asking if outcome.status == "cancelled" else None
+        if usage is None and answered is not None and outcome.status == "completed":
+            usage = Usage()
+        elif usage is None and stopped is not None:
+            usage, answered = Usage(), answered or stopped
+        if usage is None or answered is None:
+            run.admission.release()
+            return
+        if not usage.prompt_tokens:  # the provider was stopped before it could say
+            prompt = run.plan.tokens if run.plan else estimates.of_messages(request.messages, 0).prompt_tokens
+            completion = usage.completion_tokens
+            usage = Usage(prompt, completion, prompt + completion)
+        run.admission.charge(answered.model.id, usage)
 
     async def account(self, who: Principal, usage: Usage) -> None:
         """Count what was used, and charge it to the token."""
@@ -166,6 +197,20 @@ def _may_pass(error: Mapping[str, Any] | None) -> bool:
     """Whether the same request may succeed later."""
     status = int((error or {}).get("status", 500))
     return status == 429 or status >= 500
+
+
+def _with_route(
+    receipt: dict[str, Any] | None, target: Target | None, attempts: Sequence[Attempt]
+) -> dict[str, Any] | None:
+    """The receipt, and who has answered, why, and who was asked before in vain; None when nobody was asked."""
+    if target is None and not attempts:
+        return receipt
+    route: dict[str, Any] = {}
+    if target is not None:
+        route = {"model": target.model.id, "reason": target.reason}
+    if attempts:
+        route["tried"] = [{"model": f"{one.provider}/{one.model}", "failure": one.kind} for one in attempts]
+    return {**(receipt or {}), "route": route}
 
 
 def _as_json(usage: Usage | None) -> dict[str, Any] | None:

@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
+from baatcheet.budgets.admission import Admission
 from baatcheet.chat.feed import Status, TurnFeed
 from baatcheet.chat.reply import Reply
 from baatcheet.chat.store import NewConversation
 from baatcheet.context.manager import Asked
 from baatcheet.context.planning import Plan
 from baatcheet.context.stateless import Prompt
-from baatcheet.providers.model import MOST_TOKENS, Target
+from baatcheet.providers.model import MOST_TOKENS, Attempt, Target
+
+_PICTURES: Final = frozenset({"image_url", "file"})  # an attachment may be one
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,16 @@ class TurnRequest:
         return Prompt(self.messages, beside, self.reply_tokens or 0)
 
     @property
+    def pictured(self) -> bool:
+        """Whether there is a picture among the new messages."""
+        return any(
+            isinstance(part, Mapping) and part.get("type") in _PICTURES
+            for message in self.messages
+            if isinstance(content := message.get("content"), list)
+            for part in content
+        )
+
+    @property
     def stateful(self) -> bool:
         return self.conversation_id is not None or self.opens is not None
 
@@ -71,6 +84,7 @@ class Run:
 
     feed: TurnFeed
     asked: Asked | None = None  # what there is to carry; None: the client sent it all
+    admission: Admission | None = None  # what it uses is charged to
     reply: Reply = field(default_factory=Reply)
     task: asyncio.Task[None] | None = None
     started: bool = False
@@ -79,7 +93,9 @@ class Run:
     plan: Plan | None = None
     receipt: dict[str, Any] | None = None  # of that plan
     most_tokens: int | None = None  # of a plan, since a provider found a larger one too long
-    target: Target | None = None
+    asking: Target | None = None  # the last that was asked
+    target: Target | None = None  # the one that answers
+    attempts: Sequence[Attempt] = ()  # those that were asked before it, in vain
     flushed: int = 0  # chunks that are durable already
     published: int = 0  # chunks that other processes can read already
     unsaved: bool = False  # the followers were told that saving takes longer

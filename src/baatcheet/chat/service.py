@@ -14,6 +14,9 @@ from uuid import UUID
 
 from baatcheet.auth.idempotency import IdempotencyKeyReused
 from baatcheet.auth.principal import Principal
+from baatcheet.budgets import estimates
+from baatcheet.budgets.admission import Admission, Budgets
+from baatcheet.budgets.errors import BudgetExhausted
 from baatcheet.chat.attaching import Attaching
 from baatcheet.chat.errors import (
     TurnNotFound,
@@ -43,7 +46,7 @@ from baatcheet.platform.errors import Problem, ServerFault, ShuttingDown
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.telemetry import Metrics
 from baatcheet.projects.service import ProjectNotFound
-from baatcheet.providers.catalogue import Catalogue, UnknownModel
+from baatcheet.providers.catalogue import UnknownModel
 from baatcheet.providers.failover import complete_first, embed_first, stream_first
 from baatcheet.providers.model import (
     AllProvidersFailed,
@@ -53,6 +56,7 @@ from baatcheet.providers.model import (
     Target,
     Usage,
 )
+from baatcheet.providers.routing.model import Models
 
 log = get_logger(__name__)
 
@@ -70,17 +74,22 @@ class ChatService:
         self,
         *,
         store: TurnStore,
-        catalogue: Catalogue,
+        catalogue: Models,
         context: ContextManager,
         process: UUID,
         spend: Callable[[UUID, int], Awaitable[None]],
         metrics: Metrics,
         attaching: Attaching,
+        budgets: Budgets,
         truncation: Literal["auto", "disabled"] = "disabled",
+        seeing: Models | None = None,
     ) -> None:
+        """`seeing`: who finds the models for a request with pictures; `catalogue` unless given."""
         self._store = store
         self._catalogue = catalogue
+        self._seeing = seeing or catalogue
         self._prompts = Prompts(context, truncation, attaching)
+        self._budgets = budgets
         self._process = process
         self._metrics = metrics
         self._recorder = Recorder(store, spend=spend, metrics=metrics)
@@ -95,23 +104,57 @@ class ChatService:
     async def start(self, who: Principal, request: TurnRequest) -> TurnFeed:
         """Open a turn and let it run. A repeated idempotency key finds the turn that it started.
 
-        Raises ModelNotFound, ConversationNotFound, MessageNotFound, ProjectNotFound, TurnInProgress,
-        IdempotencyKeyReused, ShuttingDown, DatabaseUnavailable.
+        Raises ModelNotFound, ModelNotAllowed, ModelNotPriced, BudgetExhausted, ConversationNotFound, MessageNotFound,
+        ProjectNotFound, TurnInProgress, IdempotencyKeyReused, ShuttingDown, DatabaseUnavailable.
         """
         if self._draining:
             raise ShuttingDown("This server is shutting down; another will take over.")
-        targets = await self._resolve(request.model) if request.model is not None else None
+        targets = None
+        if request.model is not None:
+            targets = await self._budgets.among(who, await self._resolve(request.model, request))
         if not request.stateful and targets is not None:
             targets = await self._prompts.wide_enough(targets, request)
+        try:
+            admission = await self._admitted(who, request, targets)
+        except BudgetExhausted:
+            feed = await self.joined(who, request)
+            if feed is None:
+                raise
+            return feed
+        try:
+            return await self._begin(who, request, targets, admission)
+        except BaseException:
+            admission.release()
+            raise
+
+    async def _admitted(
+        self, who: Principal, request: TurnRequest, targets: tuple[Target, ...] | None
+    ) -> Admission:
+        if targets is None and await self._budgets.in_money(who):  # the conversation's model is not known yet
+            targets = await self._resolve(None, request)
+        return await self._budgets.admit(
+            who,
+            [target.model.id for target in targets or ()],
+            lambda: estimates.of_messages(request.messages, request.reply_tokens),
+        )
+
+    async def _begin(
+        self,
+        who: Principal,
+        request: TurnRequest,
+        targets: tuple[Target, ...] | None,
+        admission: Admission,
+    ) -> TurnFeed:
         if request.attached:
             feed = TurnFeed(TurnIdentity(new_id(), who.user_id, request.model))
-            self._launch(who, Run(feed), request, targets)
+            self._launch(who, Run(feed, admission=admission), request, targets)
             return feed
         known = await self._prompts.known(who, request)
         opening, new = await self._opening(who, request, known)
         outcome, opened = await self._open(opening)
         if outcome == "joined":
             assert opened.turn is not None
+            admission.release()
             return await self._join(who, opened.turn)
         if outcome != "opened":
             raise _refusal(outcome, opened, request)
@@ -124,7 +167,8 @@ class ChatService:
             reply_id=opening.reply,
             title=opened.title,
         )
-        run = Run(TurnFeed(identity), await self._prompts.asked(who, request, opening, opened, known, new))
+        asked = await self._prompts.asked(who, request, opening, opened, known, new)
+        run = Run(TurnFeed(identity), asked, admission)
         self._launch(who, run, request, targets)
         return run.feed
 
@@ -163,14 +207,17 @@ class ChatService:
         """A stateless, unstreamed request: the provider's whole answer, passed on as it came. Its usage is recorded."""
         if self._draining:
             raise ShuttingDown("This server is shutting down; another will take over.")
-        targets = await self._prompts.wide_enough(await self._resolve(request.model), request)
+        targets = await self._budgets.among(who, await self._resolve(request.model, request))
+        targets = await self._prompts.wide_enough(targets, request)
         created = time.time()
+        admission = await self._admitted(who, request, targets)
 
         async def body_for(target: Target) -> Mapping[str, Any]:
             return await self._prompts.stateless(who.user_id, target, request)
 
         try:
-            completed = await complete_first(targets, body_for)
+            with admission:
+                completed = await complete_first(targets, body_for)
         except (ContextTooSmall, OrphanToolResult) as error:
             raise problem_of_plan(error) from error
         except ProviderError as error:
@@ -178,8 +225,12 @@ class ChatService:
         except AllProvidersFailed as failed:
             raise problem_of_failure(failed) from failed
         usage = completed.completion.usage or Usage()
+        raw = completed.completion.raw
+        counted = completed.completion.usage or estimates.of_answer(request.messages, raw)
+        admission.charge(completed.target.model.id, counted)
         self._prompts.learn(completed.target, request, usage)
-        self._background(self._recorder.record(who, request, completed.target, usage, created))
+        made = self._recorder.record(who, request, completed.target, usage, created, completed.attempts)
+        self._background(made)
         return completed.completion
 
     async def embed(self, who: Principal, model: str, body: Mapping[str, Any]) -> bytes:
@@ -188,24 +239,38 @@ class ChatService:
             targets = await self._catalogue.resolve_embedding(model)
         except UnknownModel as unknown:
             raise model_not_found(unknown) from None
+        targets = await self._budgets.among(who, targets)
+        given = body.get("input")
+        models = [target.model.id for target in targets]
+        admission = await self._budgets.admit(who, models, lambda: estimates.of_input(given))
 
         async def body_for(target: Target) -> Mapping[str, Any]:
             return {**body, "model": target.model.name}
 
         try:
-            return (await embed_first(targets, body_for)).raw
+            with admission:
+                embedded = await embed_first(targets, body_for)
         except ProviderError as error:
             raise problem_of_provider(error) from error
         except AllProvidersFailed as failed:
             raise problem_of_failure(failed) from failed
+        usage = estimates.said_in(embedded.raw) or estimates.of_input(given)
+        admission.charge(embedded.target.model.id, usage)
+        return embedded.raw
+
+    async def allowed(self, who: Principal, cards: list[ModelCard]) -> list[ModelCard]:
+        """Those of `cards` that `who` may ask."""
+        shown = await self._budgets.shown(who, [card.id for card in cards])
+        return [card for card in cards if card.id in shown]
 
     async def model(self, name: str) -> ModelCard:
         """Who would be asked first for `name`. Raises ModelNotFound."""
         return (await self._resolve(name))[0].model
 
-    async def _resolve(self, name: str | None) -> tuple[Target, ...]:
+    async def _resolve(self, name: str | None, request: TurnRequest | None = None) -> tuple[Target, ...]:
+        models = self._seeing if request is not None and request.pictured else self._catalogue
         try:
-            return await self._catalogue.resolve(name)
+            return await models.resolve(name)
         except UnknownModel as unknown:
             raise model_not_found(unknown) from None
 
@@ -285,7 +350,9 @@ class ChatService:
     async def _generate(self, run: Run, request: TurnRequest, targets: tuple[Target, ...] | None) -> None:
         """Stream the reply into the run's feed. What ends the reply is held back until it is committed."""
         if targets is None:
-            targets = await self._resolve(run.feed.identity.model)
+            targets = await self._resolve(run.feed.identity.model, request)
+            if run.admission is not None:
+                targets = await run.admission.among(targets)
         for _ in range(PLANS_SMALLER):
             try:
                 await self._stream(run, request, targets)
@@ -301,15 +368,22 @@ class ChatService:
 
     async def _stream(self, run: Run, request: TurnRequest, targets: tuple[Target, ...]) -> None:
         async def body_for(target: Target) -> Mapping[str, Any]:
-            return await self._prompts.body(target, run, request)
+            body = await self._prompts.body(target, run, request)
+            run.asking = target
+            return body
 
-        async with stream_first(targets, body_for) as answering:
-            run.target = answering.target
-            run.feed.answered_by = answering.target.model.id
-            async for chunks in answering.chunks:
-                shown = run.reply.take(chunks)
-                if shown:
-                    run.feed.push(shown)
+        try:
+            async with stream_first(targets, body_for) as answering:
+                run.target = answering.target
+                run.attempts = answering.attempts
+                run.feed.answered_by = answering.target.model.id
+                async for chunks in answering.chunks:
+                    shown = run.reply.take(chunks)
+                    if shown:
+                        run.feed.push(shown)
+        except AllProvidersFailed as failed:
+            run.attempts = failed.attempts
+            raise
 
     # Recording ---------------------------------------------------------------------------------------------
 
@@ -318,6 +392,7 @@ class ChatService:
     ) -> None:
         """Commit the end of a turn, and only then tell the followers."""
         outcome = await self._recorder.outcome(run, status, problem)
+        self._recorder.charge(run, request, outcome)
         closing = await self._recorder.closing(who, run, request, outcome)
         if request.attached:
             self._end(run, outcome)

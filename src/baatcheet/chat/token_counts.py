@@ -17,8 +17,9 @@ from baatcheet.platform.errors import Invalid
 from baatcheet.platform.openapi import problems
 from baatcheet.platform.rest import Body, Out
 from baatcheet.platform.settings import Settings
-from baatcheet.providers.catalogue import Catalogue, UnknownModel
+from baatcheet.providers.catalogue import UnknownModel
 from baatcheet.providers.model import ModelCard
+from baatcheet.providers.routing.model import Models
 
 router = APIRouter(prefix="/api/v1/tokens", tags=["chat"])
 
@@ -110,7 +111,7 @@ def _message_problem(message: dict[str, Any]) -> str | None:
     return f".content: {problem}" if problem else None
 
 
-async def _card(catalogue: Catalogue, model: str) -> ModelCard:
+async def _card(catalogue: Models, model: str) -> ModelCard:
     try:
         return (await catalogue.resolve(model))[0].model
     except UnknownModel as unknown:

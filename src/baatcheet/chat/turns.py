@@ -49,7 +49,9 @@ class ContextOut(Out):
     """What a turn carried to the model, and what it cost: the receipt."""
 
     turn_id: UUID
-    receipt: dict[str, Any] | None = Field(description="null while no provider has been asked.")
+    receipt: dict[str, Any] | None = Field(
+        description="null while no provider has been asked. `route`: who has answered, and why."
+    )
 
 
 class Cancelled(Out):

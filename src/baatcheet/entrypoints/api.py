@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from aiohttp import ClientSession
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse
 
@@ -23,8 +24,13 @@ from baatcheet.auth import endpoints as auth_endpoints
 from baatcheet.auth import idempotency
 from baatcheet.auth.access import Door
 from baatcheet.auth.guard import FailureGuard
+from baatcheet.auth.identities import Identities
+from baatcheet.auth.oidc.verifying import Verifier, providers_of
 from baatcheet.auth.rate_limits import FailureLimit, RateLimits
 from baatcheet.auth.service import Authenticator, Tokens, Users
+from baatcheet.budgets import endpoints as budget_endpoints
+from baatcheet.budgets.admission import Budgets
+from baatcheet.budgets.service import Budgeting
 from baatcheet.chat import context_endpoints, token_counts, turns
 from baatcheet.chat.serving import Gate
 from baatcheet.console import endpoints as console_endpoints
@@ -37,8 +43,11 @@ from baatcheet.conversations.service import Conversations
 from baatcheet.entrypoints import health as health_endpoints
 from baatcheet.entrypoints.contexts import build_context
 from baatcheet.entrypoints.features import Shared, body_limits, install_services, share
+from baatcheet.entrypoints.keeping import build_keys
+from baatcheet.entrypoints.keyring import open_ring
 from baatcheet.entrypoints.notices import direct_connection, hears_notices
 from baatcheet.entrypoints.refusal import refuse
+from baatcheet.entrypoints.routing import open_routing
 from baatcheet.entrypoints.streaming import StreamingRoutes, build_chat, describe
 from baatcheet.events import endpoints as event_endpoints
 from baatcheet.events.feed import EventFeed
@@ -48,6 +57,7 @@ from baatcheet.exports.importing import endpoints as import_endpoints
 from baatcheet.exports.jobs import render_export
 from baatcheet.jobs import endpoints as job_endpoints
 from baatcheet.jobs.depth import keep_measured
+from baatcheet.keys import endpoints as key_endpoints
 from baatcheet.kit.ids import new_id
 from baatcheet.notifications import endpoints as notification_endpoints
 from baatcheet.openai_api.audio import AudioApi
@@ -65,12 +75,16 @@ from baatcheet.projects import endpoints as project_endpoints
 from baatcheet.projects.service import Projects
 from baatcheet.providers.catalogue import AUTO, Catalogue, UnknownModel, build_catalogue
 from baatcheet.providers.observed import Observed
+from baatcheet.providers.routing import endpoints as route_endpoints
+from baatcheet.providers.routing.latency import Latencies
+from baatcheet.providers.routing.router import Router
 from baatcheet.webhooks import endpoints as webhook_endpoints
 
 log = get_logger(__name__)
 
 ROUTERS = (
     auth_endpoints.router,
+    budget_endpoints.router,
     project_endpoints.router,
     conversation_endpoints.router,
     context_endpoints.router,
@@ -85,6 +99,8 @@ ROUTERS = (
     export_endpoints.router,
     webhook_endpoints.router,
     notification_endpoints.router,
+    route_endpoints.router,
+    key_endpoints.router,
     health_endpoints.router,
     console_endpoints.router,
 )
@@ -104,8 +120,11 @@ TAGS = [
     {"name": "notifications", "description": "What a user is told."},
     {"name": "events", "description": "What happens, as it happens."},
     {"name": "jobs", "description": "Work that is done in the background."},
+    route_endpoints.TAG,
     {"name": "tokens", "description": "What programs come in with."},
     {"name": "users", "description": "Administrators only."},
+    budget_endpoints.TAG,
+    key_endpoints.TAG,
     health_endpoints.TAG,
 ]
 
@@ -185,10 +204,14 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     await cache.start()
     stack.push_async_callback(cache.close)
     state.rate_limits = RateLimits(settings.auth, cache)
-    state.authenticator = authenticator = Authenticator(db)
+    session = await stack.enter_async_context(client_session())
+    state.authenticator = authenticator = Authenticator(db, _open_identities(settings, db, session, stack))
     stack.push_async_callback(lambda: authenticator.close(patience=settling()))
     state.tokens = Tokens(db, authenticator)
     state.users = Users(db, authenticator)
+    state.budgeting, state.budgets = Budgeting(db), Budgets(db)
+    await state.budgets.start()
+    stack.push_async_callback(lambda: state.budgets.close(patience=settling()))
     state.projects = Projects(db)
     state.conversations = Conversations(
         db, count=count_aside, max_message_bytes=settings.server.max_message_bytes
@@ -196,12 +219,8 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     telemetry: Telemetry = state.telemetry
     if telemetry.tracer is not None:
         stack.push_async_callback(asyncio.to_thread, telemetry.tracer.close)
-    session = await stack.enter_async_context(client_session())
-    state.catalogue = catalogue = build_catalogue(
-        settings.providers, session, observe=lambda provider: Observed(provider, telemetry)
-    )
-    stack.push_async_callback(catalogue.close)
-    shared = _open_features(app, settings, catalogue, stack)
+    catalogue, router = await _open_models(app, settings, session, stack)
+    shared = _open_features(app, settings, catalogue, router, stack)
     state.health = health = Health(
         db, cache, providers=lambda: [provider.name for provider in catalogue.providers]
     )
@@ -214,7 +233,7 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     await calibrations.start()
     stack.push_async_callback(calibrations.close)
     state.context = context = build_context(
-        settings.context, db=db, cache=cache, catalogue=catalogue, tokenizers=tokenizers
+        settings.context, db=db, cache=cache, catalogue=router, tokenizers=tokenizers
     )
     stack.push_async_callback(lambda: context.close(settling()))
     state.streaming = chat = build_chat(
@@ -222,17 +241,20 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
         db=db,
         cache=cache,
         catalogue=catalogue,
+        router=router,
         context=context,
         attachments=state.attachments,
         authenticator=authenticator,
         limits=state.rate_limits,
         process=new_id(),
         metrics=telemetry.metrics,
+        budgets=state.budgets,
     )
     state.transcriptions = AudioApi(
         gate=Gate(authenticator, state.rate_limits),
         direct=state.direct_transcriber,
         blobs=shared.blobs,
+        budgets=state.budgets,
     )
     state.chat = chat.service
     warm_up()
@@ -244,13 +266,46 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     _in_background(stack, keep_measured(db, telemetry.metrics.jobs), "job_depth")
     default = settings.providers.default_model
     if default not in {None, AUTO}:
-        _in_background(stack, _look_for_default(catalogue, default), "default_model")
+        _in_background(stack, _look_for_default(router, default), "default_model")
 
 
-def _open_features(app: FastAPI, settings: Settings, catalogue: Catalogue, stack: AsyncExitStack) -> Shared:
+def _open_identities(
+    settings: Settings, db: Database, session: ClientSession, stack: AsyncExitStack
+) -> Identities | None:
+    """What takes tokens of OpenID providers, where there are any. Raises SettingsError."""
+    providers = providers_of(settings.auth)
+    if not providers:
+        return None
+    verifier = Verifier(providers, session)
+    _in_background(stack, verifier.run(), "oidc_keys")
+    return Identities(db, verifier)
+
+
+async def _open_models(
+    app: FastAPI, settings: Settings, session: ClientSession, stack: AsyncExitStack
+) -> tuple[Catalogue, Router]:
+    """The providers with their keys, and the routes in front of them. Raises SettingsError."""
+    state, telemetry, latencies = app.state, app.state.telemetry, Latencies()
+    state.key_ring = ring = await open_ring(settings, state.database, stack, state.telemetry.metrics)
+    catalogue = build_catalogue(
+        settings.providers, session, ring.pools, observe=lambda one: Observed(one, telemetry, latencies)
+    )
+    stack.push_async_callback(catalogue.close)
+    routing = await open_routing(
+        settings, state.database, catalogue, stack, latencies=latencies, prices=state.budgets.prices
+    )
+    state.keys = build_keys(settings, state.database, ring, catalogue, session)
+    state.routes = routing.service
+    state.catalogue = routing.router
+    return catalogue, routing.router
+
+
+def _open_features(
+    app: FastAPI, settings: Settings, catalogue: Catalogue, router: Router, stack: AsyncExitStack
+) -> Shared:
     """What has background work, what tells of it, and the console that shows it."""
     state = app.state
-    shared = share(settings, state.database, catalogue, stack)
+    shared = share(settings, state.database, catalogue, stack, router)
     install_services(app, shared)
     state.events = events = EventFeed(
         shared.db,
@@ -265,7 +320,7 @@ def _open_features(app: FastAPI, settings: Settings, catalogue: Catalogue, stack
     return shared
 
 
-async def _look_for_default(catalogue: Catalogue, default: str | None) -> None:
+async def _look_for_default(catalogue: Router, default: str | None) -> None:
     """A provider may list it yet, so it is no reason not to start; until then, a chat that names no model fails."""
     try:
         await catalogue.resolve(default)

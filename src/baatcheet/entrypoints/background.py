@@ -18,6 +18,9 @@ from baatcheet.context.history import tokens_of
 from baatcheet.context.jobs import compact
 from baatcheet.entrypoints.contexts import build_compactor
 from baatcheet.entrypoints.features import Shared, share
+from baatcheet.entrypoints.keeping import build_keeper
+from baatcheet.entrypoints.keyring import open_ring
+from baatcheet.entrypoints.routing import open_routing
 from baatcheet.events.relay import Relay, Subscriber
 from baatcheet.events.retention import forget_old as forget_old_events
 from baatcheet.exports.importing.jobs import ImportParts, import_conversations
@@ -26,6 +29,8 @@ from baatcheet.exports.jobs import Nothing as ExpireExports
 from baatcheet.jobs.declaration import BoundKind, Job, job
 from baatcheet.jobs.maintenance import forget_old as forget_old_jobs
 from baatcheet.jobs.schedules import Schedule
+from baatcheet.keys.rotation.jobs import look_after, rotate_all, rotate_keys
+from baatcheet.keys.rotation.jobs import schedules as rotation_schedules
 from baatcheet.notifications.jobs import EmailParts, send_email
 from baatcheet.notifications.service import forget_old as forget_old_notifications
 from baatcheet.notifications.subscriber import Notifier
@@ -37,6 +42,8 @@ from baatcheet.platform.settings import Settings
 from baatcheet.platform.telemetry import Metrics, Telemetry
 from baatcheet.providers.catalogue import build_catalogue
 from baatcheet.providers.observed import Observed
+from baatcheet.providers.prices import Prices
+from baatcheet.providers.routing.latency import Latencies
 from baatcheet.webhooks.delivering import DeliveryParts
 from baatcheet.webhooks.delivering import tidy as tidy_webhooks
 from baatcheet.webhooks.payload import Tidying
@@ -79,21 +86,28 @@ async def open_background(
     """Make the parts; `stack` closes them in reverse. Raises SettingsError."""
     session = await stack.enter_async_context(client_session())
     telemetry = Telemetry(metrics)
+    ring = await open_ring(settings, db, stack, metrics)
+    latencies = Latencies()
     catalogue = build_catalogue(
-        settings.providers, session, observe=lambda provider: Observed(provider, telemetry)
+        settings.providers, session, ring.pools, observe=lambda one: Observed(one, telemetry, latencies)
     )
     stack.push_async_callback(catalogue.close)
+    routing = await open_routing(settings, db, catalogue, stack, latencies=latencies, prices=Prices())
+    keeper = build_keeper(settings, db, ring, catalogue, session)
     kinds = [
-        compact.bind(build_compactor(settings.context, db=db, catalogue=catalogue)),
+        compact.bind(build_compactor(settings.context, db=db, catalogue=routing.router)),
         clean_up.bind(Housekeeping(db, settings)),
-        *await _bound_kinds(share(settings, db, catalogue, stack), stack),
+        *await _bound_kinds(share(settings, db, catalogue, stack, routing.router), stack),
+        *(kind.bind(keeper) for kind in (rotate_keys, rotate_all, look_after)),
     ]
     subscribers: dict[str, Subscriber] = {
         "webhooks": Webhooks(db, settings.webhooks).relayed,
         "notifications": Notifier(email=settings.notifications.smtp_url is not None).relayed,
     }
     nightly = Schedule("nightly clean-up", "17 3 * * *", clean_up, Nothing())
-    return Background(kinds, [nightly, *_schedules()], Relay(db, subscribers, metrics=metrics))
+    return Background(
+        kinds, [nightly, *_schedules(), *rotation_schedules()], Relay(db, subscribers, metrics=metrics)
+    )
 
 
 async def _bound_kinds(shared: Shared, stack: AsyncExitStack) -> list[BoundKind]:
@@ -106,6 +120,7 @@ async def _bound_kinds(shared: Shared, stack: AsyncExitStack) -> list[BoundKind]
         sandbox=shared.sandbox,
         session=await stack.enter_async_context(client_session()),
         catalogue=shared.catalogue,
+        models=shared.router.for_task("ocr"),
         data_dir=settings.embedded.data_dir,
     )
     audio = AudioParts(db, shared.blobs, shared.transcriber)

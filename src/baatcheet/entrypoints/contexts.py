@@ -16,7 +16,7 @@ from baatcheet.context.tokenizers import Tokenizers
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
 from baatcheet.platform.settings import ContextSettings
-from baatcheet.providers.catalogue import Catalogue
+from baatcheet.providers.routing.model import Models
 
 
 def build_context(
@@ -24,7 +24,7 @@ def build_context(
     *,
     db: Database,
     cache: Cache,
-    catalogue: Catalogue,
+    catalogue: Models,
     tokenizers: Tokenizers,
     compactions: Compactions | None = None,
 ) -> ContextManager:
@@ -40,7 +40,7 @@ def build_context(
     )
 
 
-def build_compactor(settings: ContextSettings, *, db: Database, catalogue: Catalogue) -> Compactor:
+def build_compactor(settings: ContextSettings, *, db: Database, catalogue: Models) -> Compactor:
     store = ContextStore(db)
     quick = ExtractiveSummarizer()
     return Compactor(
@@ -53,13 +53,13 @@ def build_compactor(settings: ContextSettings, *, db: Database, catalogue: Catal
     )
 
 
-def _vectors(settings: ContextSettings, db: Database, catalogue: Catalogue) -> Vectors | None:
+def _vectors(settings: ContextSettings, db: Database, catalogue: Models) -> Vectors | None:
     if settings.embedding_model is None:
         return None
     return Vectors(db, settings.embedding_model, catalogue.resolve_embedding)
 
 
-def _summarizer(settings: ContextSettings, catalogue: Catalogue, otherwise: Summarizer) -> Summarizer:
+def _summarizer(settings: ContextSettings, catalogue: Models, otherwise: Summarizer) -> Summarizer:
     name = settings.summary_model
     if name is None:
         return otherwise

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from baatcheet.attachments.jobs import extract
+from baatcheet.attachments.ocr.ocr_space import PROVIDER as OCR_SPACE
 from baatcheet.attachments.service import PATH as ATTACHMENTS_PATH
 from baatcheet.attachments.service import Attachments
 from baatcheet.audio import endpoints as audio_endpoints
@@ -34,6 +35,7 @@ from baatcheet.platform.settings import Settings
 from baatcheet.platform.signed_links import SignedLinks
 from baatcheet.platform.uploads import body_limit
 from baatcheet.providers.catalogue import Catalogue
+from baatcheet.providers.routing.router import Router
 from baatcheet.webhooks.deliveries import Deliveries
 from baatcheet.webhooks.delivering import deliver
 from baatcheet.webhooks.service import Webhooks
@@ -62,10 +64,11 @@ class Shared:
     blobs: Blobs
     sandbox: Sandbox  # for reading what was uploaded
     presses: Sandbox  # for files that go out and come in: a long one must not keep others from being read
+    router: Router
 
     @property
     def transcriber(self) -> Transcriber:
-        engines = build_engines(self.settings.audio, self.catalogue, self.sandbox)
+        engines = build_engines(self.settings.audio, self.catalogue, self.sandbox, self.router)
         return Transcriber(self.sandbox, engines, self.settings.audio)
 
     @property
@@ -74,14 +77,16 @@ class Shared:
         return Limits(content=server.max_message_bytes, parts=server.max_body_bytes)
 
 
-def share(settings: Settings, db: Database, catalogue: Catalogue, stack: AsyncExitStack) -> Shared:
+def share(
+    settings: Settings, db: Database, catalogue: Catalogue, stack: AsyncExitStack, router: Router
+) -> Shared:
     """Make what is shared; `stack` closes it. Raises SettingsError."""
     blobs = build_blobs(settings.storage, settings.embedded.data_dir)
     stack.push_async_callback(blobs.close)
     sandbox, presses = Sandbox(SANDBOXES), Sandbox(SANDBOXES)
     stack.push_async_callback(sandbox.close)
     stack.push_async_callback(presses.close)
-    return Shared(settings, db, catalogue, blobs, sandbox, presses)
+    return Shared(settings, db, catalogue, blobs, sandbox, presses, router)
 
 
 def install_services(app: FastAPI, shared: Shared) -> None:
@@ -89,7 +94,14 @@ def install_services(app: FastAPI, shared: Shared) -> None:
     state, settings, db = app.state, shared.settings, shared.db
     state.jobs = jobs = Jobs(db, [kind.bind(None) for kind in KINDS])
     state.fleet = Fleet(db, lease=settings.jobs.lease_seconds)
-    state.attachments = Attachments(db, shared.blobs, jobs, settings.attachments, settings.embedded.data_dir)
+    state.attachments = Attachments(
+        db,
+        shared.blobs,
+        jobs,
+        settings.attachments,
+        settings.embedded.data_dir,
+        ocr_space=shared.catalogue.pools.of(OCR_SPACE),
+    )
     transcriber = shared.transcriber
     state.recordings = Recordings(db, shared.blobs, transcriber, jobs, settings.audio)
     state.direct_transcriber = DirectTranscriber(transcriber, settings.audio, processes=SANDBOXES)

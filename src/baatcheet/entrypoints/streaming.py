@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from baatcheet.attachments.service import Attachments
 from baatcheet.auth.rate_limits import RateLimits
 from baatcheet.auth.service import Authenticator
+from baatcheet.budgets.admission import Budgets
 from baatcheet.chat import openapi as chat_openapi
 from baatcheet.chat.attaching import Attaching
 from baatcheet.chat.endpoints import ChatApi
@@ -32,6 +33,7 @@ from baatcheet.platform.logging import get_logger
 from baatcheet.platform.settings import Settings
 from baatcheet.platform.telemetry import Metrics
 from baatcheet.providers.catalogue import Catalogue
+from baatcheet.providers.routing.router import Router
 
 CONNECT_TIMEOUT = 3.0  # seconds, of the connection that renews the lease
 log = get_logger(__name__)
@@ -76,19 +78,24 @@ def build_chat(
     limits: RateLimits,
     process: UUID,
     metrics: Metrics,
+    budgets: Budgets,
     attachments: Attachments | None = None,
+    router: Router | None = None,
 ) -> Chat:
+    """`router`: finds the models; the catalogue alone, without routes, unless given."""
     assert settings.database.url is not None
     store = TurnStore(db, partial(connect, settings.database.url.get_secret_value(), timeout=CONNECT_TIMEOUT))
     attaching = Attaching(attachments, settings.server.max_message_bytes)
     service = ChatService(
         store=store,
-        catalogue=catalogue,
+        catalogue=router or catalogue,
+        seeing=router.for_task("vision") if router is not None else None,
         context=context,
         process=process,
         spend=limits.spend_tokens,
         metrics=metrics,
         attaching=attaching,
+        budgets=budgets,
         truncation=settings.context.truncation,
     )
     gate = Gate(authenticator, limits)
@@ -96,7 +103,12 @@ def build_chat(
         service=service,
         native=ChatApi(gate=gate, chat=service, store=store, server=settings.server, attaching=attaching),
         openai=OpenAiApi(
-            gate=gate, chat=service, catalogue=catalogue, server=settings.server, attaching=attaching
+            gate=gate,
+            chat=service,
+            catalogue=router or catalogue,
+            server=settings.server,
+            attaching=attaching,
+            routes=router,
         ),
         keeper=Keeper(store, process, kind="api", pool_size=db.pool_size, chat=service),
         relay=Relay(store, cache),

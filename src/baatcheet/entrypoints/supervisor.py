@@ -23,8 +23,9 @@ from types import FrameType
 from baatcheet import __version__
 from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.platform.embedded import Addresses, EmbeddedServices, spawn
-from baatcheet.platform.logging import get_logger, register_secret
+from baatcheet.platform.logging import get_logger
 from baatcheet.platform.migrate import upgrade
+from baatcheet.platform.redaction import register_secret
 from baatcheet.platform.settings import Settings, SettingsError
 from baatcheet.platform.telemetry import forget_process, sharing_environment
 
@@ -80,6 +81,7 @@ class Supervisor:
         self._children = apis + workers
         self._signals = 0
         self._starting = True
+        self._ready = threading.Event()  # all have started once
         self._ending = threading.Event()
         # Where several processes add up their metrics; emptied at each start.
         self._metrics = settings.embedded.data_dir.absolute() / "metrics"
@@ -191,13 +193,16 @@ class Supervisor:
             if status == os.EX_CONFIG:
                 raise SettingsError(f"what the {child.name} process said of them is above.")
             quick = now - child.started_at < _QUICK_DEATH_SECONDS
+            storeless = status == os.EX_UNAVAILABLE  # a secret store is away
+            if storeless and not self._ready.is_set():
+                raise ServeError(f"what the {child.name} process said of the secret stores is above.")
             child.quick_deaths = child.quick_deaths + 1 if quick else 0
             pause = min(0.1 * 2**child.quick_deaths, _LONGEST_PAUSE) if quick else 0.0
             if len(self._children) > 1:
                 forget_process(child.process.pid, self._metrics)
             _log.error(f"{child.name}.died", pid=child.process.pid, status=status, restart_in=pause)
             # Without a worker jobs wait; without an API process there is no server.
-            if child.listens and child.quick_deaths >= _QUICK_DEATHS:
+            if child.listens and child.quick_deaths >= _QUICK_DEATHS and not storeless:
                 raise ServeError(
                     f"the {child.name} process ended {_QUICK_DEATHS} times in a row right after its start "
                     f"(last status {status}); what it said is above."
@@ -250,6 +255,7 @@ class Supervisor:
                 why = f"{type(error).__name__}: {error}"
             else:
                 if status == http.HTTPStatus.OK:
+                    self._ready.set()
                     self._greet(host, port)
                     return
                 why = f"/ready answers {status}: {body}"

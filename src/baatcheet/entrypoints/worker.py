@@ -31,7 +31,16 @@ from baatcheet.platform.telemetry import Metrics
 log = get_logger(__name__)
 
 # Jobs of a queue that one worker runs at once.
-CONCURRENCY = {"webhook": 200, "email": 4, "ocr": 2, "audio": 2, "export": 2, "import": 2, "summaries": 2}
+CONCURRENCY = {
+    "webhook": 200,
+    "email": 4,
+    "keys": 4,
+    "ocr": 2,
+    "audio": 2,
+    "export": 2,
+    "import": 2,
+    "summaries": 2,
+}
 
 
 class UnknownQueues(SettingsError):

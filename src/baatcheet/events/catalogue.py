@@ -88,7 +88,7 @@ _NOTIFICATION = {
 }
 _KEY = {
     "provider": "whose key it is",
-    "fingerprint": "which key; never the key itself",
+    "fingerprint": "which key, never the key itself; null for all of the provider's",
     "reason": "why",
 }
 
@@ -147,6 +147,13 @@ CATALOGUE: tuple[EventType, ...] = (
     ),
     EventType("key.quarantined", "A provider's key is no longer used.", _KEY, admin=True),
     EventType("key.rotated", "A provider's keys were replaced.", _KEY, admin=True),
+    EventType(
+        "key.rotation_failed",
+        "A provider's keys were not replaced: the old ones are in use, or somebody must look.",
+        _KEY,
+        admin=True,
+    ),
+    EventType("key.aged", "A provider's key is older than it may be.", _KEY, admin=True),
 )
 
 TYPES: Mapping[str, EventType] = MappingProxyType({one.name: one for one in CATALOGUE})

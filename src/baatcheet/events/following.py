@@ -60,7 +60,10 @@ class Told:
 
 
 class Follower:
-    """One stream. `types` None: all of them; `everything`: everybody's events, and those that are nobody's."""
+    """One stream. `types` None: all of them; `everything`: everybody's events, and those that are nobody's.
+
+    `token`: the id by which its token is looked at; `until`: when that token ends, where only the token itself says so.
+    """
 
     __slots__ = (
         "_bytes",
@@ -73,14 +76,22 @@ class Follower:
         "on_close",
         "token",
         "types",
+        "until",
         "user",
     )
 
     def __init__(
-        self, user: UUID, token: UUID, *, everything: bool = False, types: frozenset[str] | None = None
+        self,
+        user: UUID,
+        token: UUID,
+        *,
+        everything: bool = False,
+        types: frozenset[str] | None = None,
+        until: datetime | None = None,
     ) -> None:
         self.user = user
         self.token = token
+        self.until = until
         self.everything = everything
         self.types = types
         self.known = 0  # up to which number it had been told everything when it joined

@@ -43,6 +43,9 @@ _GOOD_TOKENS = """
 SELECT t.id, u.role, t.scopes FROM api_tokens t JOIN users u ON u.id = t.user_id
 WHERE t.id = ANY($1::uuid[]) AND t.revoked_at IS NULL AND u.active
   AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
+UNION ALL
+SELECT i.id, u.role, NULL FROM user_identities i JOIN users u ON u.id = i.user_id
+WHERE i.id = ANY($1::uuid[]) AND u.active
 """
 
 
@@ -98,10 +101,15 @@ class Events:
         return await self._pages.submit(asked)
 
     async def good_tokens(self, tokens: Sequence[UUID]) -> dict[UUID, frozenset[str]]:
-        """Those of `tokens` that still let their holders in, each with its scopes."""
+        """Those of `tokens` that still let their holders in, each with its scopes. Of an identity at a provider: whose
+        user is still there and active.
+        """
         async with self._db.hot() as connection:
             rows = await connection.fetch(_GOOD_TOKENS, tokens)
-        return {id_: frozenset(scopes) & DEFAULT_SCOPES[role] for id_, role, scopes in rows}
+        return {
+            id_: DEFAULT_SCOPES[role] if scopes is None else frozenset(scopes) & DEFAULT_SCOPES[role]
+            for id_, role, scopes in rows
+        }
 
     async def _read_pages(self, asked: Sequence[Past]) -> list[Page | Exception]:
         pages: dict[int, Page] = {}

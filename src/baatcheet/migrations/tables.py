@@ -5,6 +5,7 @@
 import baatcheet.attachments.models
 import baatcheet.audio.models
 import baatcheet.auth.models
+import baatcheet.budgets.models
 import baatcheet.chat.models
 import baatcheet.console.models
 import baatcheet.context.models
@@ -12,9 +13,11 @@ import baatcheet.conversations.models
 import baatcheet.events.models
 import baatcheet.exports.models
 import baatcheet.jobs.models
+import baatcheet.keys.models
 import baatcheet.notifications.models
 import baatcheet.platform.signed_links
 import baatcheet.projects.models
+import baatcheet.providers.routing.models
 import baatcheet.webhooks.models
 from baatcheet.platform.database import Base
 

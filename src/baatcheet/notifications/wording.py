@@ -17,6 +17,8 @@ Kind = Literal[
     "webhook.disabled",
     "key.quarantined",
     "key.rotated",
+    "key.rotation_failed",
+    "key.aged",
 ]
 
 
@@ -48,6 +50,10 @@ KINDS: Final[Mapping[str, KindOfNotice]] = MappingProxyType(
             ),
             KindOfNotice("key.quarantined", "A provider's key is no longer used.", email=True, admin=True),
             KindOfNotice("key.rotated", "A provider's keys were replaced.", email=False, admin=True),
+            KindOfNotice(
+                "key.rotation_failed", "A provider's keys could not be replaced.", email=True, admin=True
+            ),
+            KindOfNotice("key.aged", "A provider's key is too old.", email=True, admin=True),
         )
     }
 )
@@ -215,6 +221,26 @@ def _key_rotated(event: Event) -> Notice:
     )
 
 
+def _key_rotation_failed(event: Event) -> Notice:
+    provider = _said(event.data, "provider", "a provider")
+    return Notice(
+        "key.rotation_failed",
+        headline(f"The keys of {provider} were not replaced", LONGEST_TITLE),
+        _sentence(_said(event.data, "reason", "Something went wrong on our side")),
+    )
+
+
+def _key_aged(event: Event) -> Notice:
+    provider = _said(event.data, "provider", "a provider")
+    why = _sentence(_said(event.data, "reason", "It is older than it may be"))
+    return Notice(
+        "key.aged",
+        headline(f"A key of {provider} is too old", LONGEST_TITLE),
+        f"{why} Replace it: baatcheet keys rotate {provider}.",
+        alike=f"key.aged:{provider}",
+    )
+
+
 _SAYINGS: Final[Mapping[str, Callable[[Event], Notice | None]]] = MappingProxyType(
     {
         "export.completed": _export_completed,
@@ -224,5 +250,7 @@ _SAYINGS: Final[Mapping[str, Callable[[Event], Notice | None]]] = MappingProxyTy
         "webhook.disabled": _webhook_disabled,
         "key.quarantined": _key_quarantined,
         "key.rotated": _key_rotated,
+        "key.rotation_failed": _key_rotation_failed,
+        "key.aged": _key_aged,
     }
 )

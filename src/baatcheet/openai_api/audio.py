@@ -17,6 +17,7 @@ from baatcheet.audio.languages import name_of
 from baatcheet.audio.sniffing import media_type_of
 from baatcheet.audio.transcribing import Transcribed
 from baatcheet.audio.transcript import Segment, Transcript
+from baatcheet.budgets.admission import Admission, Budgets
 from baatcheet.chat.errors import ModelNotFound
 from baatcheet.chat.openapi import operation
 from baatcheet.chat.serving import Gate, headers_of, listening, unless_gone
@@ -25,8 +26,11 @@ from baatcheet.platform.asgi import Receive, Scope, Send
 from baatcheet.platform.blobs import Blobs
 from baatcheet.platform.errors import BadRequest, Invalid, Problem
 from baatcheet.platform.uploads import Received, receive_upload
+from baatcheet.providers.model import Usage
 
 PATH: Final = "/v1/audio/transcriptions"
+
+SECONDS_GUESSED: Final = 60  # of a recording, before it is decoded
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
@@ -113,8 +117,9 @@ class _Asked:
 class AudioApi:
     """The endpoint: a plain ASGI application; what it raises is rendered by the frame around it."""
 
-    def __init__(self, *, gate: Gate, direct: DirectTranscriber, blobs: Blobs) -> None:
+    def __init__(self, *, gate: Gate, direct: DirectTranscriber, blobs: Blobs, budgets: Budgets) -> None:
         self._gate = gate
+        self._budgets = budgets
         self._direct = direct
         self._blobs = blobs
 
@@ -132,10 +137,13 @@ class AudioApi:
                     )
                     asked = _asked(received)
                     fields, wish = asked.fields, asked.wish()
-                    self._direct.check(fields.model, wish)
-                    async with listening(receive) as watch:
-                        work = self._direct.transcribe(received.path, folder, fields.model, wish)
-                        transcribed = await unless_gone(watch, work)
+                    models = await self._budgets.names(who, self._direct.engines(fields.model, wish))
+                    admission = await self._budgets.admit(who, models, seconds=SECONDS_GUESSED)
+                    with admission:
+                        async with listening(receive) as watch:
+                            work = self._direct.transcribe(received.path, folder, fields.model, wish, models)
+                            transcribed = await unless_gone(watch, work)
+                    _charge(admission, transcribed.transcript)
                 except (Invalid, NotARecording) as wrong:
                     raise _refusal(wrong) from None
         body = rendered(transcribed, asked)
@@ -146,6 +154,14 @@ class AudioApi:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _charge(admission: Admission, transcript: Transcript) -> None:
+    """Charge the whole to who heard it; where several did, to the first of them."""
+    if transcript.engine is None:  # there was nothing to be heard, and nobody was asked
+        admission.release()
+    else:
+        admission.charge(transcript.engine.partition(", ")[0], Usage(), seconds=transcript.seconds)
 
 
 def _asked(received: Received) -> _Asked:

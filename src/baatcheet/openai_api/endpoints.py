@@ -40,7 +40,8 @@ from baatcheet.openai_api.rendering import CompletionStream, completion, failure
 from baatcheet.platform.asgi import Receive, Scope, Send, read_body, send_json
 from baatcheet.platform.errors import BadRequest
 from baatcheet.platform.settings import ServerSettings
-from baatcheet.providers.catalogue import Catalogue
+from baatcheet.providers.routing.model import Models, Route
+from baatcheet.providers.routing.router import Router
 
 NEW = "new"
 MOST_MESSAGES = 20_000  # of one request
@@ -91,6 +92,7 @@ class EmbeddingsBody(msgspec.Struct):
     dimensions: int | None = None
 
 
+ALIAS_OWNER = "baatcheet"  # who "owns" a route among the models
 _OURS = frozenset({"messages", "model", "stream", "stream_options", "conversation", "truncation"})
 
 
@@ -102,13 +104,15 @@ class OpenAiApi:
         *,
         gate: Gate,
         chat: ChatService,
-        catalogue: Catalogue,
+        catalogue: Models,
         server: ServerSettings,
         attaching: Attaching,
+        routes: Router | None = None,
     ) -> None:
         self._gate = gate
         self._chat = chat
         self._catalogue = catalogue
+        self._routes = routes
         self._server = server
         self._attaching = attaching
 
@@ -239,11 +243,12 @@ class OpenAiApi:
         await send_json(send, 200, answer, answer_headers)
 
     async def models(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _, answer_headers = await self._gate.admit(scope, headers_of(scope), "read")
-        cards = await self._catalogue.models()
+        who, answer_headers = await self._gate.admit(scope, headers_of(scope), "read")
+        cards = await self._chat.allowed(who, await self._catalogue.models())
+        aliases = await self._aliases()
         body = {
             "object": "list",
-            "data": [model_object(card.id, card.provider, card.created) for card in cards],
+            "data": [*(model_object(card.id, card.provider, card.created) for card in cards), *aliases],
         }
         await send_json(send, 200, msgspec.json.encode(body), answer_headers)
 
@@ -255,7 +260,23 @@ class OpenAiApi:
                 body = msgspec.json.encode(model_object(card.id, card.provider, card.created))
                 await send_json(send, 200, body, answer_headers)
                 return
+        for alias in await self._aliases():
+            if name == alias["id"]:
+                await send_json(send, 200, msgspec.json.encode(alias), answer_headers)
+                return
         raise ModelNotFound(f"There is no model {name!r}. GET /v1/models lists them.", param="model")
+
+    async def _aliases(self) -> list[dict[str, Any]]:
+        """The names of routes, which can be asked for like models."""
+        if self._routes is None:
+            return []
+        routes = await self._routes.usable()
+        return [model_object(one.name, ALIAS_OWNER, created_at(one)) for one in routes]
+
+
+def created_at(route: Route) -> int:
+    """Unix seconds; 0 for one that comes with BaatCheet."""
+    return int(route.updated_at.timestamp()) if route.updated_at is not None else 0
 
 
 def model_object(id: str, owner: str, created: int) -> dict[str, Any]:  # noqa: A002 - OpenAI's own word

@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 OCR_ENGINES = ("tesseract", "rapidocr", "ocr_space", "vision")
+SECRET_STORES = ("file", "environment", "aws", "vault")
 
 
 def _split(value: object) -> object:
@@ -95,6 +96,11 @@ def _destination(value: str) -> None:
 def _ocr_engine(value: str) -> None:
     if value not in OCR_ENGINES:
         raise ValueError(f"is no engine; there are {', '.join(OCR_ENGINES)}")
+
+
+def _secret_store(value: str) -> None:
+    if value not in SECRET_STORES:
+        raise ValueError(f"is no store; there are {', '.join(SECRET_STORES)}")
 
 
 def _address(value: str) -> str:
@@ -204,5 +210,6 @@ Origins = Annotated[Names, _each(_origin)]
 Networks = Annotated[Names, _each(_network)]
 Destinations = Annotated[Names, _each(_destination)]
 OcrEngines = Annotated[Names, _each(_ocr_engine)]
+SecretStores = Annotated[Names, _each(_secret_store)]
 Durations = Annotated[str, AfterValidator(_durations)]
 Json = BeforeValidator(_from_json)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -24,8 +24,10 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from baatcheet.platform.dotenv_file import read_file
+from baatcheet.platform.key_variables import keys_in, variable_of
 from baatcheet.platform.setting_types import (
     OCR_ENGINES,
+    SECRET_STORES,
     Address,
     CacheAddress,
     DatabaseAddress,
@@ -41,6 +43,7 @@ from baatcheet.platform.setting_types import (
     OllamaAddress,
     Origins,
     Seconds,
+    SecretStores,
     SmtpAddress,
     Token,
     usable_key,
@@ -86,6 +89,34 @@ class CustomProvider(Group):
     encoding: Vocabulary | None = Field(None, description="Their vocabulary; unset: as their names say.")
     allow_insecure: bool = Field(False, description="Allow http:// to an address that is not loopback.")
     headers: Headers = Field(default_factory=dict)
+
+
+SignatureAlgorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+SIGNATURE_ALGORITHMS: tuple[SignatureAlgorithm, ...] = get_args(SignatureAlgorithm)
+ClaimPath = str | tuple[str, ...]
+"""A claim's name, names joined by dots, or a list of names where a name holds a dot."""
+
+
+class OidcProvider(Group):
+    """One OpenID provider, as written in BAATCHEET_OIDC_PROVIDERS."""
+
+    issuer: Address
+    audiences: tuple[str, ...] = Field((), description="A token's `aud` names one of these.")
+    authorized_parties: tuple[str, ...] = Field((), description="A token's `azp` is one of these.")
+    algorithms: tuple[SignatureAlgorithm, ...] = Field(SIGNATURE_ALGORITHMS, min_length=1)
+    jwks_uri: Address | None = Field(None, description="Unset: as the provider's discovery document says.")
+    role_claim: ClaimPath | None = None
+    admin_roles: tuple[str, ...] = ()
+    user_roles: tuple[str, ...] = Field((), description="Empty: everybody may come in.")
+    name_claim: ClaimPath = "name"
+    email_claim: ClaimPath = "email"
+    email_verified_claim: ClaimPath = "email_verified"
+    sign_up: bool = Field(True, description="Make a user of whoever comes for the first time.")
+    link_by_email: bool = Field(False, description="Or let them be the user who has their verified address.")
+    leeway: float = Field(30.0, ge=0, le=300, description="Seconds that the two clocks may differ.")
+    allow_insecure: bool = Field(False, description="Allow http:// to an address that is not loopback.")
 
 
 class ServerSettings(Group):
@@ -195,10 +226,46 @@ class AuthSettings(Group):
     tokens_per_minute: Annotated[int, Env("BAATCHEET_TOKENS_PER_MINUTE", "200000")] = Field(
         0, ge=0, description="Model tokens that one token may use in a minute; 0: no limit."
     )
+    oidc_issuer: Annotated[
+        Address | None, Env("BAATCHEET_OIDC_ISSUER", "https://id.example.com/realms/main")
+    ] = Field(
+        None,
+        description="OpenID provider whose tokens let their holders in, exactly as it writes its name in them "
+        "(`iss`).",
+    )
+    oidc_audiences: Annotated[Names, Env("BAATCHEET_OIDC_AUDIENCE", "https://baatcheet.example.com")] = Field(
+        (), description="What the provider's tokens must be made for: one of these is in `aud`."
+    )
+    oidc_authorized_parties: Annotated[
+        Names, Env("BAATCHEET_OIDC_AUTHORIZED_PARTIES", "https://app.example.com")
+    ] = Field((), description="Whom the provider's tokens must be made for: `azp` is one of these.")
+    oidc_role_claim: Annotated[str | None, Env("BAATCHEET_OIDC_ROLE_CLAIM", "realm_access.roles")] = Field(
+        None, description="Claim that names its holder's roles; unset: roles are given here."
+    )
+    oidc_admin_roles: Annotated[Names, Env("BAATCHEET_OIDC_ADMIN_ROLES", "baatcheet-admin")] = Field(
+        (), description="Roles of the provider's that make an administrator."
+    )
+    oidc_user_roles: Annotated[Names, Env("BAATCHEET_OIDC_USER_ROLES", "staff,students")] = Field(
+        (), description="Roles of the provider's that let their holders in; unset: everybody may come in."
+    )
+    oidc_providers: Annotated[
+        tuple[OidcProvider, ...],
+        Json,
+        Env(
+            "BAATCHEET_OIDC_PROVIDERS",
+            '[{"issuer": "https://clerk.example.com", "authorized_parties": ["https://app.example.com"]}]',
+        ),
+    ] = Field(
+        (), description="Several OpenID providers, or one with all that can be said of it: a list in JSON."
+    )
 
 
 class ProviderSettings(Group):
-    """Model providers: their keys, their order and how long they may take."""
+    """Model providers: their keys, their order and how long they may take.
+
+    Several keys of one provider are numbered (`GROQ_API_KEY_1`, `GROQ_API_KEY_2` …) or comma-separated
+    (`GROQ_API_KEYS`).
+    """
 
     order: Annotated[Names, Env("BAATCHEET_PROVIDER_ORDER", "groq,openrouter,ollama")] = Field(
         (), description="Providers to prefer, first to last; those not named follow in their built-in order."
@@ -224,6 +291,9 @@ class ProviderSettings(Group):
     )
     openai_key: Annotated[Key | None, Env("OPENAI_API_KEY", "sk-...")] = Field(
         None, description="Key for OpenAI."
+    )
+    anthropic_key: Annotated[Key | None, Env("ANTHROPIC_API_KEY", "sk-ant-...")] = Field(
+        None, description="Key for Anthropic."
     )
     openai_base_url: Annotated[Address | None, Env("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")] = Field(
         None,
@@ -378,7 +448,7 @@ class JobSettings(Group):
     ] = Field(
         {},
         description="How many jobs of a queue one worker runs at once, as a JSON object; for what it does not name: "
-        "webhook 200, email 4, ocr, audio, export, import and summaries 2, the others 1.",
+        "webhook 200, email and keys 4, ocr, audio, export, import and summaries 2, the others 1.",
     )
     lease_seconds: Annotated[float, Env("BAATCHEET_JOB_LEASE_SECONDS", "25")] = Field(
         25.0,
@@ -541,8 +611,126 @@ class AttachmentSettings(Group):
     )
 
 
+class SecretSettings(Group):
+    """Where providers' keys are kept."""
+
+    stores: Annotated[SecretStores, Env("BAATCHEET_SECRET_STORES", "vault,file")] = Field(
+        SECRET_STORES[:2],
+        description="Stores of providers' keys: `file` (encrypted), `aws`, `vault`, `environment` (for development). A "
+        "provider's keys come from the first that has any.",
+    )
+    refresh_seconds: Annotated[float, Env("BAATCHEET_SECRETS_REFRESH_SECONDS", "60")] = Field(
+        60.0, ge=1, le=86_400, description="Seconds between two looks at the stores, give or take a fifth."
+    )
+    timeout: Annotated[Seconds, Env("BAATCHEET_SECRETS_TIMEOUT", "5")] = Field(
+        5.0, description="Seconds that a store may take to answer one request; it is asked three times."
+    )
+    file: Annotated[Path, Env("BAATCHEET_SECRETS_FILE", "/etc/baatcheet/.env.secrets")] = Field(
+        Path(".env.secrets"),
+        description="The encrypted file, in dotenvx's format; without it, the store is empty.",
+    )
+    file_private_key: Annotated[
+        SecretStr | None, Env("DOTENV_PRIVATE_KEY_SECRETS", "64 hexadecimal digits")
+    ] = Field(
+        None, description="What opens the encrypted file; unset: it is read from BAATCHEET_SECRETS_KEY_FILE."
+    )
+    file_key_file: Annotated[Path | None, Env("BAATCHEET_SECRETS_KEY_FILE", "/run/secrets/dotenv-keys")] = (
+        Field(
+            None,
+            description="File with the private key, as dotenvx writes it or alone; unset: `.env.keys` beside the "
+            "encrypted file, then the operating system's keyring (extra `keyring`).",
+        )
+    )
+    aws_region: Annotated[str, Env("BAATCHEET_AWS_REGION", "eu-central-1")] = Field(
+        "us-east-1",
+        pattern=r"^[a-z0-9-]{1,64}$",
+        description="Region of AWS Secrets Manager. Credentials come from the SDK's usual chain.",
+    )
+    aws_endpoint: Annotated[Address | None, Env("BAATCHEET_AWS_ENDPOINT", "http://127.0.0.1:4566")] = Field(
+        None, description="Another server that speaks AWS Secrets Manager's protocol."
+    )
+    aws_prefix: Annotated[str, Env("BAATCHEET_AWS_SECRET_PREFIX", "production/baatcheet/")] = Field(
+        "baatcheet/",
+        pattern=r"^[A-Za-z0-9/_+=.@-]{0,200}$",
+        description="What the secrets' names begin with: `baatcheet/groq-api-keys`.",
+    )
+    vault_address: Annotated[Address | None, Env("VAULT_ADDR", "https://vault.example.com:8200")] = Field(
+        None, description="HashiCorp Vault or OpenBao."
+    )
+    vault_namespace: Annotated[str | None, Env("VAULT_NAMESPACE", "team-a")] = Field(
+        None, pattern=r"^[A-Za-z0-9/_.-]{1,200}$", description="Vault's namespace; unset: the root's."
+    )
+    vault_auth: Annotated[
+        Literal["token", "approle", "kubernetes"], Env("BAATCHEET_VAULT_AUTH", "approle")
+    ] = Field("token", description="How BaatCheet proves to Vault who it is.")
+    vault_token: Annotated[SecretStr | None, Env("VAULT_TOKEN", "hvs....")] = Field(
+        None, description="Vault's token; renewed while it can be."
+    )
+    vault_role: Annotated[str | None, Env("BAATCHEET_VAULT_ROLE", "baatcheet")] = Field(
+        None, pattern=r"^[A-Za-z0-9_.-]{1,200}$", description="Role for Kubernetes' way of signing in."
+    )
+    vault_role_id: Annotated[SecretStr | None, Env("VAULT_ROLE_ID", "db02de05-...")] = Field(
+        None, description="AppRole's role."
+    )
+    vault_secret_id: Annotated[SecretStr | None, Env("VAULT_SECRET_ID", "6a174c20-...")] = Field(
+        None, description="AppRole's secret."
+    )
+    vault_mount: Annotated[str | None, Env("BAATCHEET_VAULT_AUTH_MOUNT", "kubernetes")] = Field(
+        None,
+        pattern=r"^[A-Za-z0-9/_.-]{1,200}$",
+        description="Where AppRole's or Kubernetes' way of signing in is mounted; unset: under its own name.",
+    )
+    vault_jwt_file: Annotated[
+        Path, Env("BAATCHEET_VAULT_JWT_FILE", "/var/run/secrets/kubernetes.io/serviceaccount/token")
+    ] = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+        description="The service account's token, for Kubernetes' way of signing in.",
+    )
+    vault_path: Annotated[str, Env("BAATCHEET_VAULT_PATH", "secret/data/baatcheet/api-keys")] = Field(
+        "secret/data/baatcheet/api-keys",
+        pattern=r"^[A-Za-z0-9_.-]+/data/[A-Za-z0-9/_.-]+$",
+        description="The secret in Vault's KV version 2, its mount and `data` included.",
+    )
+    allow_insecure: Annotated[bool, Env("BAATCHEET_SECRETS_ALLOW_INSECURE", "true")] = Field(
+        False, description="Allow http:// to a store that is not on this machine."
+    )
+    key_limits: Annotated[
+        dict[str, dict[str, Annotated[int, Field(ge=0)]]],
+        Json,
+        Env("BAATCHEET_KEY_LIMITS", '{"groq": {"requests_per_day": 14400, "tokens_per_minute": 6000}}'),
+    ] = Field(
+        {},
+        description="What one key of a provider may be used for, in place of what is known of it; 0: without limit.",
+    )
+    max_age_days: Annotated[float, Env("BAATCHEET_KEY_MAX_AGE_DAYS", "90")] = Field(
+        90.0, gt=0, le=3650, description="Days after which a key is too old: administrators are told."
+    )
+    rotate: Annotated[Names, Env("BAATCHEET_KEY_ROTATION_PROVIDERS", "openrouter,openai")] = Field(
+        (),
+        description="Providers whose keys are replaced every month; unset: all for which new keys can be had, from the "
+        "provider's own API or because they are staged.",
+    )
+    watch_seconds: Annotated[Seconds, Env("BAATCHEET_KEY_ROTATION_WATCH_SECONDS", "120")] = Field(
+        120.0,
+        description="Seconds after a rotation in which refused new keys bring the old ones back.",
+    )
+    openrouter_keys_url: Annotated[
+        Address | None, Env("BAATCHEET_OPENROUTER_KEYS_URL", "https://openrouter.ai/api/v1")
+    ] = Field(None, description="Another server that speaks OpenRouter's key API; unset: OpenRouter itself.")
+    openai_admin_url: Annotated[
+        Address | None, Env("BAATCHEET_OPENAI_ADMIN_URL", "https://api.openai.com/v1")
+    ] = Field(None, description="Another server that speaks OpenAI's admin API; unset: OpenAI itself.")
+    openai_project: Annotated[str | None, Env("OPENAI_PROJECT_ID", "proj_abc123")] = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-]{1,100}$",
+        description="The project in which OpenAI's admin API makes new keys, as service accounts.",
+    )
+
+
 class Settings(Group):
     """All groups. Only entry points hold this."""
+
+    provider_keys: dict[str, tuple[SecretStr, ...]] = {}  # of the environment, by provider
 
     server: ServerSettings = ServerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
@@ -561,6 +749,7 @@ class Settings(Group):
     exports: ExportSettings = ExportSettings()
     console: ConsoleSettings = ConsoleSettings()
     attachments: AttachmentSettings = AttachmentSettings()
+    secrets: SecretSettings = SecretSettings()
 
 
 @dataclass(frozen=True)
@@ -627,7 +816,19 @@ def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".
     settings = Settings.model_validate(
         {group: Settings.model_fields[group].annotation(**fields) for group, fields in groups.items()}  # type: ignore[misc]
     )
-    return _with_named_keys(settings, values)
+    return _with_named_keys(settings.model_copy(update={"provider_keys": _provider_keys(values)}), values)
+
+
+def _provider_keys(values: Mapping[str, str]) -> dict[str, tuple[SecretStr, ...]]:
+    """Every provider's keys in `values`. Raises SettingsError."""
+    found: dict[str, tuple[SecretStr, ...]] = {}
+    for provider, keys in keys_in(values).items():
+        try:
+            found[provider] = tuple(usable_key(SecretStr(key)) for key in keys)
+        except ValueError as error:
+            name = variable_of(provider)
+            raise SettingsError(f"{name} (or one with a number): {error}. Example: {name}=sk-...") from None
+    return found
 
 
 def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
@@ -650,7 +851,8 @@ def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
                 f"not set. Example: {provider.api_key_env}=sk-..."
             )
     providers = settings.providers.model_copy(update={"custom": tuple(filled)})
-    return settings.model_copy(update={"providers": providers})
+    keys = settings.provider_keys | {one.name: (one.api_key,) for one in filled if one.api_key is not None}
+    return settings.model_copy(update={"providers": providers, "provider_keys": keys})
 
 
 def _is_unknown(name: str, declared: list[Setting]) -> bool:

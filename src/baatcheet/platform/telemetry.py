@@ -53,6 +53,7 @@ class Metrics:
     def __init__(self) -> None:
         self._shared = ValueClass is not MutexValue
         self._told_jobs: set[tuple[str, str]] = set()
+        self._told_keys: dict[str, dict[str, int]] = {}
         # With shared files each metric lives in them, and a registry of its own would tell it twice.
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
@@ -77,6 +78,26 @@ class Metrics:
             "baatcheet_provider_attempts",
             "Calls to a provider.",
             ["provider", "outcome"],
+            registry=registry,
+        )
+        self._keys = Gauge(
+            "baatcheet_provider_keys",
+            "Keys of a provider: usable, resting, quarantined, exhausted (until midnight UTC), failing.",
+            ["provider", "state"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._oldest_key = Gauge(
+            "baatcheet_provider_key_oldest_days",
+            "Days since the oldest key of a provider was first seen.",
+            ["provider"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._key_failures = Counter(
+            "baatcheet_provider_key_failures",
+            "Requests that failed with one key, whether or not another answered.",
+            ["provider", "kind"],
             registry=registry,
         )
         self._first_token = Histogram(
@@ -184,6 +205,18 @@ class Metrics:
     def attempt(self, provider: str, outcome: str) -> None:
         """`outcome` is `ok` or a `FailureKind`."""
         self._attempts.labels(provider, outcome).inc()
+
+    def provider_keys(self, provider: str, states: Mapping[str, int], oldest_days: float) -> None:
+        """How many keys of a provider are in each state (usable, resting …), and how old the oldest is."""
+        told = self._told_keys.setdefault(provider, {})
+        told.update(dict.fromkeys(told, 0) | dict(states))
+        for state, count in told.items():
+            self._keys.labels(provider, state).set(count)
+        self._oldest_key.labels(provider).set(oldest_days)
+
+    def key_failures(self, provider: str, kind: str, count: int = 1) -> None:
+        """Requests that failed with one key. `kind`: a `FailureKind`."""
+        self._key_failures.labels(provider, kind).inc(count)
 
     def first_token(self, provider: str, seconds: float) -> None:
         self._first_token.labels(provider).observe(seconds)

@@ -11,7 +11,7 @@ from baatcheet.platform.settings import AttachmentSettings
 # Debian and Ubuntu; Fedora, Arch and Alpine; what was compiled by hand.
 _FOLDERS: Final = ("/usr/share/tesseract-ocr/*/tessdata", "/usr/share/tessdata", "/usr/local/share/tessdata")
 _SUFFIX: Final = ".traineddata"
-WITHOUT_KEY: Final = "OCR_SPACE_API_KEY is not set."
+WITHOUT_KEY: Final = "There is no key for OCR.space (OCR_SPACE_API_KEY)."
 WITHOUT_MODEL: Final = "BAATCHEET_OCR_VISION_MODEL is not set."
 WITHOUT_EXTRA: Final = "The package rapidocr is not installed. Install it: pip install 'baatcheet[rapidocr]'"
 WITHOUT_DATA: Final = (
@@ -59,12 +59,14 @@ def _found(setting: Path | None, data_dir: Path) -> list[Tessdata]:
     return [one for one in found if one.languages]
 
 
-def engine_states(settings: AttachmentSettings, data_dir: Path) -> list[EngineState]:
-    """How the configured engines stand, in their order."""
-    return [_state(name, settings, data_dir) for name in dict.fromkeys(settings.engines)]
+def engine_states(
+    settings: AttachmentSettings, data_dir: Path, *, ocr_space: bool = False
+) -> list[EngineState]:
+    """How the configured engines stand, in their order. `ocr_space`: whether there is a key for OCR.space."""
+    return [_state(name, settings, data_dir, ocr_space) for name in dict.fromkeys(settings.engines)]
 
 
-def _state(name: str, settings: AttachmentSettings, data_dir: Path) -> EngineState:
+def _state(name: str, settings: AttachmentSettings, data_dir: Path, ocr_space: bool) -> EngineState:
     every = tuple(LANGUAGES)
     match name:
         case "tesseract":
@@ -75,7 +77,7 @@ def _state(name: str, settings: AttachmentSettings, data_dir: Path) -> EngineSta
         case "rapidocr":
             return _unless(None if has_rapidocr() else WITHOUT_EXTRA, name, ("en",))
         case "ocr_space":
-            return _unless(None if settings.ocr_space_key is not None else WITHOUT_KEY, name, every)
+            return _unless(None if ocr_space else WITHOUT_KEY, name, every)
         case "vision":
             return _unless(None if settings.vision_model is not None else WITHOUT_MODEL, name, every)
     raise ValueError(name)

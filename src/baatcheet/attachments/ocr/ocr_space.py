@@ -1,30 +1,37 @@
-"""OCR.space, a service elsewhere: one page at a time, as JPEG, to whoever holds a key.
+"""OCR.space, a service elsewhere: one page at a time, as JPEG, with whichever key of its pool can be used.
 
 Its protocol: a form is posted with the key in the header `apikey`; the answer is 200 and JSON whose `OCRExitCode` is 1
-(all was read) or 2 (some), with `IsErroredOnProcessing` and `ErrorMessage` where not; a key that is not known or used
-up is answered 403 with a JSON string.
+(all was read) or 2 (some), with `IsErroredOnProcessing` and `ErrorMessage` where not; a key that is not known, or used
+up for the day, is answered 403 with a JSON string that says which.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import msgspec
-from pydantic import SecretStr
 
 from baatcheet.attachments.contents.examining import Sent, Size, picture_to_send
 from baatcheet.attachments.ocr.availability import WITHOUT_KEY
 from baatcheet.attachments.ocr.engine import Box, EngineFailed, Line, Page, PageText, Word
 from baatcheet.attachments.ocr.languages import LANGUAGES, language_of
 from baatcheet.jobs.isolation import Sandbox, SandboxFailed
+from baatcheet.keys.pool import KeyPool, PoolExhausted
+from baatcheet.keys.secret import SecretKey
+from baatcheet.platform.redaction import redact
 from baatcheet.platform.threads import in_thread
+from baatcheet.providers.model import FailureKind
 
 NAME: Final = "ocr_space"
+PROVIDER: Final = "ocr_space"  # whose pool of keys it is
 SECONDS: Final = 90.0  # until a page is answered
 MOST_ANSWER: Final = 8_000_000  # bytes
 MOST_SIDE: Final = 5_000  # pixels that it takes
 _READ: Final = frozenset({1, 2})  # exit codes with text
+# "You may only perform this action upto maximum 500 number of times within 86400 seconds"
+_USED_UP: Final = re.compile(r"number of times|maximum|limit|exceeded", re.IGNORECASE)
 
 # Its first engine knows Arabic, its second Latin letters best, its third tells the others by itself.
 _CHOICES: Final = {"en": ("eng", "2"), "ar": ("ara", "1"), "ur": ("auto", "3"), "hi": ("auto", "3")}
@@ -72,20 +79,20 @@ class OcrSpaceEngine:
         sandbox: Sandbox,
         *,
         url: str,
-        key: SecretStr | None,
+        pool: KeyPool,
         max_bytes: int,
     ) -> None:
         self._session = session
         self._sandbox = sandbox
         self._url = url
-        self._key = key
+        self._pool = pool
         self._max_bytes = max_bytes
 
     def unavailable(self) -> str | None:
-        return None if self._key is not None else WITHOUT_KEY
+        return None if self._pool else WITHOUT_KEY
 
     async def read(self, page: Page, languages: Sequence[str], scratch: Path) -> PageText:
-        if self._key is None:
+        if not self._pool:
             raise EngineFailed(WITHOUT_KEY, for_all=True)
         path = scratch / "page.jpg"
         sent = Sent(page, str(path), self._max_bytes, MOST_SIDE)
@@ -94,10 +101,38 @@ class OcrSpaceEngine:
         except SandboxFailed as failure:
             raise EngineFailed(str(failure)) from failure
         language, engine = _CHOICES[languages[0]] if len(languages) == 1 else _ANY
-        answer = await self._ask(self._key, await in_thread(path.read_bytes), language, engine)
+        answer = await self._ask(await in_thread(path.read_bytes), language, engine)
         return _page_text(answer, size, languages or tuple(LANGUAGES))
 
-    async def _ask(self, key: SecretStr, picture: bytes, language: str, engine: str) -> _Answer:
+    async def _ask(self, picture: bytes, language: str, engine: str) -> _Answer:
+        """What it answers to the first key that it takes. Raises EngineFailed."""
+        tried: set[str] = set()
+        failed: EngineFailed | None = None
+        while True:
+            try:
+                lease = self._pool.pick(without=tried)
+            except PoolExhausted as exhausted:
+                words = f"OCR.space has no key that can be used now ({exhausted})."
+                raise failed or EngineFailed(words, passing=True, for_all=True) from None
+            tried.add(lease.id)
+            try:
+                answer = await self._post(lease.key, picture, language, engine)
+            except _Refused as refused:
+                lease.failed(refused.kind, status=refused.status, retry_after=None, message=str(refused))
+                failed = refused
+                if refused.kind in _AT_THE_ADDRESS:
+                    raise
+            except EngineFailed:  # the picture's fault, not the key's
+                lease.done()
+                raise
+            except BaseException:
+                lease.abandon()
+                raise
+            else:
+                lease.done()
+                return answer
+
+    async def _post(self, key: SecretKey, picture: bytes, language: str, engine: str) -> _Answer:
         form = aiohttp.FormData()
         form.add_field("file", picture, filename="page.jpg", content_type="image/jpeg")
         for name, value in (
@@ -113,17 +148,39 @@ class OcrSpaceEngine:
             async with self._session.post(
                 self._url,
                 data=form,
-                headers={"apikey": key.get_secret_value()},
+                headers={"apikey": key.reveal()},
                 timeout=aiohttp.ClientTimeout(total=SECONDS),
                 allow_redirects=False,
             ) as response:
                 body = await _bounded(response)
                 status = response.status
         except TimeoutError as error:
-            raise EngineFailed(f"OCR.space did not answer within {SECONDS:g} s.", passing=True) from error
+            raise _Refused(
+                "timeout", f"OCR.space did not answer within {SECONDS:g} s.", passing=True
+            ) from error
         except aiohttp.ClientError as error:
-            raise EngineFailed("OCR.space can't be reached.", passing=True) from error
+            raise _Refused("unreachable", "OCR.space can't be reached.", passing=True) from error
         return _decoded(status, body)
+
+
+_AT_THE_ADDRESS: Final[frozenset[FailureKind]] = frozenset({"timeout", "unreachable"})
+
+
+class _Refused(EngineFailed):
+    """It did not get as far as the picture. `kind`: as of a provider's failure."""
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        words: str,
+        *,
+        status: int | None = None,
+        passing: bool = False,
+        for_all: bool = False,
+    ) -> None:
+        super().__init__(words, passing=passing, for_all=for_all)
+        self.kind = kind
+        self.status = status
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
@@ -137,12 +194,26 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
 
 def _decoded(status: int, body: bytes) -> _Answer:
     """Raises EngineFailed unless some text was read."""
-    if status in {401, 403}:
-        raise EngineFailed(f"OCR.space refuses the key: {_said(body)}", for_all=True)
+    if status in {401, 402, 403}:
+        said = _said(body)
+        if _USED_UP.search(said):
+            raise _Refused(
+                "rate_limited",
+                f"OCR.space was asked too often: {said}",
+                status=429,
+                passing=True,
+                for_all=True,
+            )
+        raise _Refused("unauthorized", f"OCR.space refuses the key: {said}", status=status, for_all=True)
     if status == 429:
-        raise EngineFailed("OCR.space was asked too often.", passing=True, for_all=True)
+        raise _Refused(
+            "rate_limited", "OCR.space was asked too often.", status=status, passing=True, for_all=True
+        )
+    if status >= 500:
+        words = f"OCR.space answered with status {status}."
+        raise _Refused("overloaded", words, status=status, passing=True)
     if status != 200:
-        raise EngineFailed(f"OCR.space answered with status {status}.", passing=status >= 500)
+        raise EngineFailed(f"OCR.space answered with status {status}.")
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except msgspec.MsgspecError as error:
@@ -165,7 +236,7 @@ def _said(body: bytes) -> str:
 def _words(told: Any) -> str:
     """What it says of an error: a text, or a list of them."""
     texts = told if isinstance(told, list) else [told]
-    words = " ".join(one for one in texts if isinstance(one, str)).strip()[:300]
+    words = redact(" ".join(one for one in texts if isinstance(one, str)).strip())[:300]
     return words or "it did not say why."
 
 

@@ -14,9 +14,10 @@ from baatcheet.attachments.ocr.engine import EngineFailed, Page, PageText
 from baatcheet.attachments.ocr.languages import LANGUAGES, language_of
 from baatcheet.jobs.isolation import Sandbox, SandboxFailed
 from baatcheet.platform.threads import in_thread
-from baatcheet.providers.catalogue import Catalogue, UnknownModel
+from baatcheet.providers.catalogue import UnknownModel
 from baatcheet.providers.failover import complete_first
 from baatcheet.providers.model import AllProvidersFailed, ProviderError, Target
+from baatcheet.providers.routing.model import Models
 
 NAME: Final = "vision"
 SECONDS: Final = 120.0
@@ -50,7 +51,7 @@ class VisionEngine:
 
     name = NAME
 
-    def __init__(self, catalogue: Catalogue, sandbox: Sandbox, model: str | None) -> None:
+    def __init__(self, catalogue: Models, sandbox: Sandbox, model: str | None) -> None:
         self._catalogue = catalogue
         self._sandbox = sandbox
         self._model = model

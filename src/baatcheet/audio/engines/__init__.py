@@ -3,19 +3,23 @@
 from baatcheet.audio.engines.model import Engine, Engines
 from baatcheet.audio.engines.moonshine import NAME, MoonshineEngine, is_installed
 from baatcheet.audio.engines.provider import ProviderEngine
+from baatcheet.audio.engines.routed import RoutedEngine
 from baatcheet.jobs.isolation import Sandbox
 from baatcheet.platform.settings import AudioSettings, SettingsError
 from baatcheet.providers.catalogue import Catalogue
+from baatcheet.providers.routing.router import Router
 
 LOCAL = "local"
 
 __all__ = ["Engine", "Engines", "build_engines"]
 
 
-def build_engines(settings: AudioSettings, catalogue: Catalogue, sandbox: Sandbox) -> Engines:
+def build_engines(
+    settings: AudioSettings, catalogue: Catalogue, sandbox: Sandbox, router: Router | None = None
+) -> Engines:
     """The engines that `settings` name; when they name none, every provider that transcribes, then the local one.
 
-    Raises SettingsError.
+    `router`: whose routes they may name, too. Raises SettingsError.
     """
     if not settings.engines:
         found: list[Engine] = [
@@ -24,13 +28,15 @@ def build_engines(settings: AudioSettings, catalogue: Catalogue, sandbox: Sandbo
         if is_installed():
             found.append(MoonshineEngine(sandbox))
         return Engines(found)
-    return Engines([_engine(name, catalogue, sandbox) for name in settings.engines])
+    return Engines([_engine(name, catalogue, sandbox, router) for name in settings.engines])
 
 
-def _engine(name: str, catalogue: Catalogue, sandbox: Sandbox) -> Engine:
+def _engine(name: str, catalogue: Catalogue, sandbox: Sandbox, router: Router | None) -> Engine:
     if name in {LOCAL, NAME}:
         # Whether it is installed is seen when it is asked: a worker on another machine may have it.
         return MoonshineEngine(sandbox)
+    if router is not None and (route := router.routes.get(name)) is not None and route.suits("transcription"):
+        return RoutedEngine(name, router.speakers)
     provider_name, _, model = name.partition("/")
     provider = catalogue.named(provider_name)
     if provider is None:

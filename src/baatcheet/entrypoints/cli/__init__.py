@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from baatcheet import __version__
-from baatcheet.entrypoints.cli import db, doctor, openapi, serve, settings, token, user, worker
+from baatcheet.entrypoints.cli import (
+    budget,
+    db,
+    doctor,
+    keys,
+    openapi,
+    routes,
+    secrets,
+    serve,
+    settings,
+    token,
+    user,
+    worker,
+)
 from baatcheet.entrypoints.supervisor import ServeError
 from baatcheet.platform.database import DatabaseUnavailable, UnusableDatabaseUrl
 from baatcheet.platform.embedded import EmbeddedError
@@ -27,7 +40,11 @@ app.command("worker")(worker.worker)
 app.command("doctor")(doctor.doctor)
 app.command("settings")(settings.settings)
 app.command("openapi")(openapi.openapi)
+app.add_typer(budget.app, name="budget")
 app.add_typer(db.app, name="db")
+app.add_typer(routes.app, name="routes")
+app.add_typer(secrets.app, name="secrets")
+app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
 app.add_typer(user.app, name="user")
 

@@ -18,6 +18,11 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from baatcheet.entrypoints.cli.connection import schema_problem, schema_revision
+from baatcheet.entrypoints.keyring import keys_of_environment
+from baatcheet.keys.pools import pools_with
+from baatcheet.keys.secret import SecretKey
+from baatcheet.keys.stores.building import build_stores
+from baatcheet.keys.stores.model import StoreError
 from baatcheet.kit.text import printable
 from baatcheet.platform import logging
 from baatcheet.platform.cache import CACHE_ERRORS
@@ -31,12 +36,15 @@ from baatcheet.platform.database import (
 )
 from baatcheet.platform.embedded import EmbeddedError, attach
 from baatcheet.platform.http import client_session
+from baatcheet.platform.key_variables import KEY_VARIABLES
 from baatcheet.platform.migrate import newest_revision
 from baatcheet.platform.pool import ServerLimits, pool_share, server_limits
+from baatcheet.platform.redaction import register_secret
 from baatcheet.platform.settings import DatabaseSettings, Settings, SettingsError, TelemetrySettings, load
-from baatcheet.providers.adapters.openai import OpenAIProvider
 from baatcheet.providers.catalogue import AUTO, Catalogue, UnknownModel, build_catalogue
 from baatcheet.providers.model import ProviderError
+from baatcheet.providers.pooled import PooledProvider
+from baatcheet.providers.routing.router import Router
 
 OLDEST_POSTGRES: Final = 15
 PATIENCE: Final = 5.0  # seconds that any one part may take to answer
@@ -321,26 +329,68 @@ async def _cache(settings: Settings) -> list[Finding]:
 
 
 async def _providers(settings: Settings) -> list[Finding]:
+    findings, keys = await _key_stores(settings)
     async with client_session() as session:
         try:
-            catalogue = build_catalogue(settings.providers, session)
+            catalogue = build_catalogue(settings.providers, session, pools_with(keys))
         except SettingsError as error:
-            return [Finding("providers", "FAIL", str(error), "Correct the setting.")]
-        try:
-            findings = await asyncio.gather(*(_provider(one) for one in catalogue.providers))
-            findings += await _default_model(catalogue, settings.providers.default_model, findings)
-        finally:
-            await catalogue.close()
+            return [*findings, Finding("providers", "FAIL", str(error), "Correct the setting.")]
+        findings += await _with_catalogue(catalogue, settings)
+    return findings
+
+
+async def _with_catalogue(catalogue: Catalogue, settings: Settings) -> list[Finding]:
+    try:
+        findings = await asyncio.gather(*(_provider(one) for one in catalogue.providers))
+        findings += await _default_model(catalogue, settings.providers.default_model, findings)
+    finally:
+        await catalogue.close()
     answering = any(finding.level == "OK" and finding.part != _DEFAULT_MODEL for finding in findings)
     configured = any(not provider.profile.optional for provider in catalogue.providers)
     if not configured and not any(finding.what.endswith("models") for finding in findings):
         what = "none is configured: the built-in demo model answers"
-        remedy = "Set a key, for example GROQ_API_KEY, or run Ollama. See docs/how-to/providers.md"
+        remedy = (
+            "Set a key, for example `baatcheet secrets set groq`, or run Ollama. See docs/how-to/providers.md"
+        )
         findings.append(Finding("providers", "WARN", what, remedy))
     elif not answering:
         what = "none of those that are configured answers: no chat can be served"
         findings.append(Finding("providers", "FAIL", what, "See each provider's own finding."))
     return list(findings)
+
+
+async def _key_stores(settings: Settings) -> tuple[list[Finding], dict[str, tuple[SecretKey, ...]]]:
+    """How the secret stores stand, and the keys that are served: of each provider, those of the first that has any."""
+    findings: list[Finding] = []
+    keys: dict[str, tuple[SecretKey, ...]] = {}
+    providers = [*KEY_VARIABLES, *(custom.name for custom in settings.providers.custom)]
+    try:
+        stores = build_stores(settings.secrets, keys_of_environment(settings))
+    except SettingsError as error:
+        return [Finding("secret stores", "FAIL", str(error), "Correct the setting.")], {}
+    for store in stores:
+        part = f"secret store {store.name}"
+        try:
+            found = await store.fetch(providers)
+        except StoreError as error:
+            findings.append(Finding(part, "FAIL", str(error), "Until then, no process starts."))
+            continue
+        finally:
+            await store.close()
+        for one in found.values():
+            for key in one.keys:
+                register_secret(key.reveal(), fragments=True)
+            keys.setdefault(one.provider, one.keys)
+        count = sum(len(one.keys) for one in found.values())
+        what = f"holds {count} keys of {len(found)} providers" if count else "holds no keys"
+        if count and store.name == "environment":
+            remedy = "Move them into the encrypted file: baatcheet secrets import .env"
+            findings.append(
+                Finding(part, "WARN", f"{what}, for whoever sees the environment to read", remedy)
+            )
+        else:
+            findings.append(Finding(part, "OK", what))
+    return findings, keys
 
 
 _DEFAULT_MODEL: Final = "default model"
@@ -352,16 +402,19 @@ async def _default_model(
     if name in {None, AUTO}:
         return []
     try:
-        targets = await catalogue.resolve(name)
+        targets = await Router(catalogue).resolve(name)
     except UnknownModel as error:
         # Who does not answer may yet have it.
         level: Level = "FAIL" if all(one.level == "OK" for one in providers) else "WARN"
-        remedy = "Set BAATCHEET_DEFAULT_MODEL to one that GET /v1/models lists, or unset it."
+        remedy = (
+            "Set BAATCHEET_DEFAULT_MODEL to one that GET /v1/models lists, or unset it. A route of your own may be "
+            "named, too: `baatcheet routes list`; this does not look at those."
+        )
         return [Finding(_DEFAULT_MODEL, level, f"{error} A chat that names none fails.", remedy)]
     return [Finding(_DEFAULT_MODEL, "OK", f"{name}, served by {targets[0].model.provider}")]
 
 
-async def _provider(provider: OpenAIProvider) -> Finding:
+async def _provider(provider: PooledProvider) -> Finding:
     part = f"provider {provider.name}"
     try:
         async with asyncio.timeout(PATIENCE * 2):
