@@ -32,7 +32,7 @@ ADMINISTRATORS = frozenset(
     {
         "createUser", "listUsers", "getUser", "updateUser", "redriveJobs", "discardJobs", "listQueues",
         "updateQueue", "listWorkers", "listSchedules", "updateSchedule", "listKeys", "getKey",
-        "restKey", "quarantineKey", "restoreKey", "checkKey", "createKeyRotation", "listKeyRotations",
+        "restKey", "quarantineKey", "restoreKey", "checkKey", "refreshKeys", "createKeyRotation", "listKeyRotations",
         "getKeyRotation", "listAuditEntries", "setRoute", "deleteRoute",
         "getUserUsage", "getUserLimits", "setUserLimits", "getTokenLimits", "setTokenLimits",
     }

@@ -66,6 +66,13 @@ class FakeOcrSpace(_Server):
         if request.headers.get("apikey") != self.KEY:
             return web.json_response("The API key is invalid", status=403)
         form = await request.post()
+        if "base64Image" in form:  # which may stand for a file
+            refused = {
+                "OCRExitCode": 3,
+                "IsErroredOnProcessing": True,
+                "ErrorMessage": ["There is no text in it"],
+            }
+            return web.json_response(refused)
         file = form["file"]
         assert isinstance(file, web.FileField)
         fields = {name: value for name, value in form.items() if name != "file"}

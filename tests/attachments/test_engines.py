@@ -12,7 +12,7 @@ from benchmarks.ocr.corpus import picture, write
 from baatcheet.attachments.ocr.availability import Tessdata, engine_states, find_tessdata
 from baatcheet.attachments.ocr.engine import Box, EngineFailed, Page, PageText
 from baatcheet.attachments.ocr.local import RapidOcrEngine, TesseractEngine
-from baatcheet.attachments.ocr.ocr_space import PROVIDER, OcrSpaceEngine
+from baatcheet.attachments.ocr.ocr_space import PROVIDER, OcrSpaceEngine, probe
 from baatcheet.attachments.ocr.reading import NobodyRead, Reading
 from baatcheet.attachments.ocr.vision import INSTRUCTIONS, VisionEngine
 from baatcheet.jobs.isolation import Sandbox
@@ -108,6 +108,34 @@ async def test_a_wrong_key_is_refused_and_none_is_never_sent(
         with pytest.raises(EngineFailed, match="can't be reached"):
             await nobody.read(page, (), tmp_path)
     assert ocr_space.asked == []
+
+
+async def test_a_key_of_ocr_space_is_passed_over_when_it_is_refused_or_used_up(
+    ocr_space: FakeOcrSpace, sandbox: Sandbox, page: Page, tmp_path: Path
+) -> None:
+    pool = pool_of("K-wrong", ocr_space.KEY)
+    async with client_session() as session:
+        engine = OcrSpaceEngine(session, sandbox, url=ocr_space.address, pool=pool, max_bytes=100_000)
+        for _ in range(3):
+            assert (await engine.read(page, (), tmp_path)).text
+        assert [state.condition for state in pool.states()] == ["quarantined", "usable"]
+        spent = "You may only perform this action upto maximum 500 number of times within 86400 seconds"
+        ocr_space.answer = (403, json.dumps(spent))
+        with pytest.raises(EngineFailed, match="asked too often") as failed:
+            await engine.read(page, (), tmp_path)
+        assert failed.value.passing
+        assert [state.condition for state in pool.states()] == ["quarantined", "resting"]
+        with pytest.raises(EngineFailed, match="no key that can be used now"):
+            await engine.read(page, (), tmp_path)
+
+
+async def test_a_key_of_ocr_space_is_probed_with_a_dot(ocr_space: FakeOcrSpace) -> None:
+    async with client_session() as session:
+        good = await probe(session, ocr_space.address, SecretKey(ocr_space.KEY))
+        wrong = await probe(session, ocr_space.address, SecretKey("K-wrong"))
+        nobody = await probe(session, "http://127.0.0.1:9/parse", SecretKey("K-wrong"))
+    assert [one.verdict for one in (good, wrong, nobody)] == ["good", "refused", "unknown"]
+    assert "invalid" in wrong.words
 
 
 @pytest_asyncio.fixture

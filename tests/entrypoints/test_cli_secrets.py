@@ -156,7 +156,6 @@ def test_an_import_names_lines_of_several_and_of_overridden_values_and_one_s_own
     }
     assert re.findall(r"line (\S+)", text) == ["1", "3", "4-5", "6"]
     assert "passed over: OPENAI_API_KEY" in text
-    assert 'take "api_key_env": "SECRET_OF_LAB" out' in text
 
 
 def test_an_import_that_is_not_read_back_as_it_was_says_so_and_names_no_line(

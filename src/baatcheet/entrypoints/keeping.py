@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import aiohttp
 
+from baatcheet.attachments.ocr import ocr_space
 from baatcheet.keys.probing import Probe, Probed
 from baatcheet.keys.ring import KeyRing
 from baatcheet.keys.rotation.jobs import KeeperParts
@@ -29,10 +30,12 @@ PROVISIONING = "openrouter_provisioning"
 ADMIN = "openai_admin"
 
 
-def probe_by(catalogue: Catalogue) -> Probe:
+def probe_by(catalogue: Catalogue, session: aiohttp.ClientSession, ocr_space_url: str) -> Probe:
     """Asks a provider by its cheapest call."""
 
     async def probe(provider: str, key: SecretKey) -> Probed:
+        if provider == ocr_space.PROVIDER:
+            return await ocr_space.probe(session, ocr_space_url, key)
         try:
             models = await catalogue.probe(provider, key)
         except UnknownProvider:
@@ -75,7 +78,7 @@ def build_keys(
     return Keys(
         db,
         ring,
-        probe_by(catalogue),
+        probe_by(catalogue, session, settings.attachments.ocr_space_url),
         daily=lambda provider: ring.pools.limits(provider).requests_per_day,
         rotating=rotates,
         max_age=timedelta(days=secrets.max_age_days),
@@ -90,7 +93,7 @@ def build_keeper(
     parts = RotationParts(
         db,
         ring,
-        probe_by(catalogue),
+        probe_by(catalogue, session, settings.attachments.ocr_space_url),
         build_provisioners(secrets, ring, session),
         Pace(watch=secrets.watch_seconds),
     )

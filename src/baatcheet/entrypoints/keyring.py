@@ -43,6 +43,17 @@ def build_ring(settings: Settings, db: Database, metrics: Metrics | None = None)
     )
 
 
+def check_named_keys(settings: Settings, ring: KeyRing) -> None:
+    """Raises SettingsError for a provider of one's own that names a variable for its key, and has none anywhere."""
+    for custom in settings.providers.custom:
+        if custom.api_key_env is not None and not ring.current(custom.name):
+            raise SettingsError(
+                f"BAATCHEET_PROVIDERS: provider {custom.name!r} takes its key from {custom.api_key_env}, which is not "
+                f"set, and no secret store has one. Set it (example: {custom.api_key_env}=sk-...), or put the key into "
+                f"a store: baatcheet secrets set {custom.name}"
+            )
+
+
 async def open_ring(
     settings: Settings, db: Database, stack: AsyncExitStack, metrics: Metrics | None = None
 ) -> KeyRing:
@@ -50,6 +61,7 @@ async def open_ring(
     ring = build_ring(settings, db, metrics)
     stack.push_async_callback(ring.close)
     await ring.start()
+    check_named_keys(settings, ring)
     bare = [
         provider
         for provider in ring.providers

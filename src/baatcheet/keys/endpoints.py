@@ -17,6 +17,7 @@ from baatcheet.keys.schemas import (
     KeyOut,
     KeyPage,
     NewRotation,
+    RefreshOut,
     Rest,
     RotationOut,
     RotationPage,
@@ -96,6 +97,12 @@ async def list_key_rotations(
     """Administrators only. Newest first."""
     rows = await keys.rotations(provider=provider, limit=limit, cursor=cursor)
     return RotationPage(**page_fields(rows, RotationOut.of))
+
+
+@router.post("/keys/refresh", summary="Read the secret stores now", responses=problems())
+async def refresh_keys(who: Admin, keys: Service, request: Request) -> RefreshOut:
+    """Administrators only. Within 5 seconds every process serves what is in them; they are read every minute anyway."""
+    return RefreshOut(failing=dict(await keys.refresh(actor_of(who, request))))
 
 
 @router.get("/keys/rotations/{rotation_id}", summary="Get a rotation of keys", responses=problems(404))

@@ -40,7 +40,9 @@ FORGOTTEN: Final = 3600.0  # seconds after which a process that was not heard of
 _SPREAD: Final = 0.2
 
 _CHANGES = "SELECT sets, states FROM key_changes"
-_TELL = "WITH told AS (UPDATE key_changes SET sets = sets + 1 RETURNING sets) SELECT sets, pg_notify($1, '') FROM told"
+_TELL: Final = """
+WITH told AS (UPDATE key_changes SET sets = sets + 1 RETURNING sets) SELECT sets, pg_notify($1, '') FROM told
+"""
 _WATCH = """
 INSERT INTO key_watchers (process, sets, in_flight, seen_at) VALUES ($1, $2, $3::text::jsonb, clock_timestamp())
 ON CONFLICT (process) DO UPDATE SET sets = excluded.sets, in_flight = excluded.in_flight, seen_at = excluded.seen_at
@@ -48,6 +50,13 @@ ON CONFLICT (process) DO UPDATE SET sets = excluded.sets, in_flight = excluded.i
 _LEAVE = (
     "DELETE FROM key_watchers WHERE process = $1 OR seen_at < clock_timestamp() - make_interval(secs => $2)"
 )
+
+
+async def tell_of_change(db: Database) -> int:
+    """Have every process read the stores now; returns the number of the change. Raises DatabaseUnavailable."""
+    async with db.hot() as connection:
+        told: int = await connection.fetchval(_TELL, CHANNEL)
+    return told
 
 
 class StoresNotRead(SettingsError):
@@ -92,7 +101,7 @@ class KeyRing:
         self._reading = asyncio.Lock()
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._failing: set[str] = set()
+        self.failing: Mapping[str, str] = {}  # stores that did not answer when they were read last, and why
         self._serving = False
 
     def pool(self, provider: str) -> KeyPool:
@@ -208,13 +217,13 @@ class KeyRing:
 
     def _note(self, failed: Sequence[StoreError]) -> None:
         """Tell the log once of each store that begins to fail, and of each that answers again."""
-        failing = {error.store for error in failed}
-        for error in failed:
-            if error.store not in self._failing:
-                log.warning("keys.store_failed", store=error.store, reason=str(error))
-        for name in self._failing - failing:
+        failing = {error.store: str(error) for error in failed}
+        for name, reason in failing.items():
+            if name not in self.failing:
+                log.warning("keys.store_failed", store=name, reason=reason)
+        for name in set(self.failing) - set(failing):
             log.info("keys.store_answers", store=name)
-        self._failing = failing
+        self.failing = failing
 
     async def _apply(self) -> bool:
         """Serve what was read. Whether anything has changed. Raises DatabaseUnavailable, having changed nothing."""
@@ -257,8 +266,7 @@ class KeyRing:
         return (row[0], row[1]) if row is not None else (0, 0)
 
     async def _tell(self) -> None:
-        async with self._db.hot() as connection:
-            self._serves = await connection.fetchval(_TELL, CHANNEL)
+        self._serves = await tell_of_change(self._db)
         await self._report()
 
     async def _report(self) -> None:

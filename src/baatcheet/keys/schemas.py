@@ -71,6 +71,15 @@ class CheckOut(Out):
     words: str
 
 
+class RefreshOut(Out):
+    """The secret stores were read."""
+
+    failing: dict[str, str] = Field(
+        description="Stores that did not answer, and why. What they said last stays in force.",
+        examples=[{"vault": "vault: https://vault.example.com:8200 can't be reached."}],
+    )
+
+
 class NewRotation(Body):
     """Whose keys are to be replaced."""
 

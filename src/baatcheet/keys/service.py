@@ -13,8 +13,9 @@ from baatcheet.jobs.models import JobSchedule
 from baatcheet.keys.audit import Actor, note
 from baatcheet.keys.ledger import Ledger
 from baatcheet.keys.models import AuditEntry, KeyRotation, KeyUsage, ProviderKey
-from baatcheet.keys.pool import LONGEST_REST
+from baatcheet.keys.pool import LONGEST_REST, fit
 from baatcheet.keys.probing import Probe, Verdict
+from baatcheet.keys.ring import tell_of_change
 from baatcheet.keys.rotation import jobs as rotation_jobs
 from baatcheet.keys.rotation.machine import Ring
 from baatcheet.keys.secret import SecretKey
@@ -240,6 +241,14 @@ class Keys:
         await self._ledger.restore(key_id, actor)
         return await self.get(key_id)
 
+    async def refresh(self, actor: Actor) -> Mapping[str, str]:
+        """Read the stores now, here and in every process. Returns the stores that did not answer, and why."""
+        await self._ring.refresh()
+        await tell_of_change(self._db)
+        async with self._db.system() as session:
+            note(session, actor, "keys.refreshed", "stores", {"failing": dict(self._ring.failing)})
+        return self._ring.failing
+
     async def check(self, actor: Actor, key_id: str) -> Checked:
         """Ask the provider, by its cheapest call, whether the key is good. Changes nothing but the audit.
 
@@ -274,7 +283,7 @@ class Keys:
             row = await session.get(ProviderKey, key_id)
             if row is None or row.provider != provider or row.state == "retired":
                 raise KeyNotFound(f"{provider} has no key {key_id}.", param="key_id")
-        said = reason or f"asked for by {actor.name}"
+        said = fit(reason) if reason else f"asked for by {actor.name}"
         begun = await rotation_jobs.begin(session, actor, provider, key_id, said)
         if begun is None:
             raise RotationRunning(f"A rotation of {provider}'s keys is under way. Wait until it has ended.")

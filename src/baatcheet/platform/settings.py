@@ -832,7 +832,7 @@ def _provider_keys(values: Mapping[str, str]) -> dict[str, tuple[SecretStr, ...]
 
 
 def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
-    """Fill in the keys that custom providers name by variable."""
+    """Fill in the keys that custom providers name by variable. One that is not set may be in a secret store."""
     filled = []
     for provider in settings.providers.custom:
         if provider.api_key_env is None:
@@ -846,10 +846,7 @@ def _with_named_keys(settings: Settings, values: Mapping[str, str]) -> Settings:
                 ) from None
             filled.append(provider.model_copy(update={"api_key": key}))
         else:
-            raise SettingsError(
-                f"BAATCHEET_PROVIDERS: provider {provider.name!r} takes its key from {provider.api_key_env}, which is "
-                f"not set. Example: {provider.api_key_env}=sk-..."
-            )
+            filled.append(provider)
     providers = settings.providers.model_copy(update={"custom": tuple(filled)})
     keys = settings.provider_keys | {one.name: (one.api_key,) for one in filled if one.api_key is not None}
     return settings.model_copy(update={"providers": providers, "provider_keys": keys})

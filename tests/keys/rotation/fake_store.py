@@ -92,6 +92,7 @@ class FakeRing:
     def __init__(self, *stores: FakeStore, empty: Sequence[str] = ()) -> None:
         self.stores = stores
         self.refreshed = 0
+        self.failing: dict[str, str] = {}
         self._empty = empty
 
     def store_of(self, provider: str) -> FakeStore | None:

@@ -19,6 +19,7 @@ from baatcheet.attachments.ocr.engine import Box, EngineFailed, Line, Page, Page
 from baatcheet.attachments.ocr.languages import LANGUAGES, language_of
 from baatcheet.jobs.isolation import Sandbox, SandboxFailed
 from baatcheet.keys.pool import KeyPool, PoolExhausted
+from baatcheet.keys.probing import Probed
 from baatcheet.keys.secret import SecretKey
 from baatcheet.platform.redaction import redact
 from baatcheet.platform.threads import in_thread
@@ -27,6 +28,9 @@ from baatcheet.providers.model import FailureKind
 NAME: Final = "ocr_space"
 PROVIDER: Final = "ocr_space"  # whose pool of keys it is
 SECONDS: Final = 90.0  # until a page is answered
+PROBE_SECONDS: Final = 20.0
+# A PNG of one white pixel.
+_DOT: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAG7buVgAAAABJRU5ErkJggg=="
 MOST_ANSWER: Final = 8_000_000  # bytes
 MOST_SIDE: Final = 5_000  # pixels that it takes
 _READ: Final = frozenset({1, 2})  # exit codes with text
@@ -144,23 +148,40 @@ class OcrSpaceEngine:
             ("filetype", "JPG"),
         ):
             form.add_field(name, value)
-        try:
-            async with self._session.post(
-                self._url,
-                data=form,
-                headers={"apikey": key.reveal()},
-                timeout=aiohttp.ClientTimeout(total=SECONDS),
-                allow_redirects=False,
-            ) as response:
-                body = await _bounded(response)
-                status = response.status
-        except TimeoutError as error:
-            raise _Refused(
-                "timeout", f"OCR.space did not answer within {SECONDS:g} s.", passing=True
-            ) from error
-        except aiohttp.ClientError as error:
-            raise _Refused("unreachable", "OCR.space can't be reached.", passing=True) from error
-        return _decoded(status, body)
+        return _decoded(*await _sent(self._session, self._url, key, form, SECONDS))
+
+
+async def probe(session: aiohttp.ClientSession, url: str, key: SecretKey) -> Probed:
+    """Whether OCR.space takes `key`: told by its answer to a picture of one dot, which costs one request of its day."""
+    form = aiohttp.FormData()
+    form.add_field("base64Image", f"data:image/png;base64,{_DOT}")
+    try:
+        status, body = await _sent(session, url, key, form, PROBE_SECONDS)
+        _decoded(status, body)
+    except _Refused as refused:
+        return Probed("refused" if refused.kind == "unauthorized" else "unknown", str(refused))
+    except EngineFailed:
+        pass  # there is nothing to read in a dot
+    return Probed("good", "It answers.")
+
+
+async def _sent(
+    session: aiohttp.ClientSession, url: str, key: SecretKey, form: aiohttp.FormData, seconds: float
+) -> tuple[int, bytes]:
+    """Its answer's status and body. Raises EngineFailed."""
+    try:
+        async with session.post(
+            url,
+            data=form,
+            headers={"apikey": key.reveal()},
+            timeout=aiohttp.ClientTimeout(total=seconds),
+            allow_redirects=False,
+        ) as response:
+            return response.status, await _bounded(response)
+    except TimeoutError as error:
+        raise _Refused("timeout", f"OCR.space did not answer within {seconds:g} s.", passing=True) from error
+    except aiohttp.ClientError as error:
+        raise _Refused("unreachable", "OCR.space can't be reached.", passing=True) from error
 
 
 _AT_THE_ADDRESS: Final[frozenset[FailureKind]] = frozenset({"timeout", "unreachable"})

@@ -85,6 +85,18 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command("refresh")
+def refresh() -> None:
+    """Have every process read the secret stores now. They do so every minute anyway."""
+    actor = operator_of_this_machine()
+    failing = _with_keys(lambda keys: keys.refresh(actor))
+    for reason in failing.values():
+        print(printable(reason))
+    if failing:
+        raise typer.Exit(1)
+    print("Within 5 seconds every process serves what is in the stores.")
+
+
 @app.command("rest")
 def rest(
     key: Id,

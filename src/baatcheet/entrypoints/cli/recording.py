@@ -7,6 +7,7 @@ from typing import Any
 
 from baatcheet.entrypoints.cli.session import with_database
 from baatcheet.keys.audit import Actor, note
+from baatcheet.keys.ring import tell_of_change
 from baatcheet.keys.secret import SecretKey
 from baatcheet.platform.database import Database, DatabaseUnavailable, UnusableDatabaseUrl
 from baatcheet.platform.embedded import EmbeddedError
@@ -35,9 +36,13 @@ def record(
     subject: str,
     detail: Mapping[str, Any],
     key: tuple[str, SecretKey] | None = None,
+    *,
+    changed: bool = False,
 ) -> None:
-    """Write an entry, and return when it is committed. `key`: the provider's key that it is about, in place of
-    `subject`. Raises NotRecorded.
+    """Write an entry, and return when it is committed. Raises NotRecorded.
+
+    `key`: the provider's key that it is about, in place of `subject`. `changed`: a store has changed, and processes
+    that run are told to read it.
     """
     if settings.database.url is None and not any(settings.embedded.data_dir.glob("*/PG_VERSION")):
         raise NotRecorded(
@@ -51,6 +56,8 @@ def record(
             about = f"{key[0]}/{key[1].fingerprint(secret, key[0])}"
         async with database.system() as session:
             note(session, operator_of_this_machine(), action, about, detail)
+        if changed:
+            await tell_of_change(database)
 
     try:
         with_database(work)

@@ -237,10 +237,6 @@ def take_in(
     for line in found.lines:
         where = f"{line.number}" if line.last == line.number else f"{line.number}-{line.last}"
         print(f"  line {where:<9} {printable(line.name or '')}")
-    named = {line.name for line in found.lines}
-    for one in settings.providers.custom:
-        if one.api_key_env in named:
-            print(f'…and take "api_key_env": "{one.api_key_env}" out of BAATCHEET_PROVIDERS.')
     _say_stores(settings, to)
     _tell(
         settings,
@@ -348,7 +344,7 @@ def _warn(message: str) -> None:
 def _tell(settings: Settings, action: str, subject: str, detail: Mapping[str, Any]) -> None:
     """Record what has been done; where that can't be, say so."""
     try:
-        record(settings, action, subject, detail)
+        record(settings, action, subject, detail, changed=True)
     except NotRecorded as error:
         _warn(f"Done, but not recorded: {error}.")
 
