@@ -18,8 +18,9 @@ from baatcheet.audio.pieces import RATE, CutPiece
 from baatcheet.audio.transcript import Heard
 from baatcheet.entrypoints.keyring import keys_of_environment
 from baatcheet.jobs.isolation import Sandbox
-from baatcheet.keys.pool import KeyPool
+from baatcheet.keys.pool import KeyPool, PooledKey
 from baatcheet.keys.pools import pools_with
+from baatcheet.keys.secret import SecretKey
 from baatcheet.platform.settings import SettingsError, load
 from baatcheet.providers.adapters.openai import OpenAIAdapter, TimeLimits
 from baatcheet.providers.catalogue import build_catalogue
@@ -214,7 +215,7 @@ async def test_who_hears_only_english_steps_in_only_for_english(piece: CutPiece)
 
 def test_engines_are_chosen_by_name_language_and_what_they_can() -> None:
     groq, local = Silent("groq/whisper-large-v3-turbo"), Silent("local/moonshine-tiny", frozenset({"en"}))
-    engines = Engines([groq, local])
+    engines = Engines(lambda: [groq, local])
     for usual in (None, "auto", "whisper-1"):
         assert engines.choose(usual, Wish()) == [groq, local]
     assert engines.choose("groq/whisper-large-v3-turbo", Wish()) == [groq]
@@ -228,7 +229,7 @@ def test_engines_are_chosen_by_name_language_and_what_they_can() -> None:
     with pytest.raises(NobodyTranscribes, match="times of words"):
         engines.choose(None, Wish(words=True))
     with pytest.raises(NobodyTranscribes, match="No engine for transcription is configured"):
-        Engines([]).choose(None, Wish())
+        Engines(list).choose(None, Wish())
 
 
 async def build(environment: dict[str, str], session: aiohttp.ClientSession, sandbox: Sandbox) -> list[str]:
@@ -249,6 +250,18 @@ async def test_without_a_setting_whoever_is_known_to_transcribe_does(
     ]
     monkeypatch.setattr("baatcheet.audio.engines.is_installed", lambda: False)
     assert await build({"DEEPSEEK_API_KEY": "sk-0123456789"}, session, sandbox) == []
+
+
+async def test_a_provider_whose_key_comes_later_transcribes_from_then_on(
+    session: aiohttp.ClientSession, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("baatcheet.audio.engines.is_installed", lambda: False)
+    settings = load({"OLLAMA_HOST": ""}, dotenv=None)
+    pools = pools_with({})
+    engines = build_engines(settings.audio, build_catalogue(settings.providers, session, pools), sandbox)
+    assert engines.names == []
+    pools.of("groq").replace([PooledKey("id", "hint", SecretKey("gsk_0123456789"))])
+    assert engines.names == ["groq/whisper-large-v3-turbo"]
 
 
 async def test_the_setting_is_the_order(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:

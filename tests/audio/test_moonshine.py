@@ -22,7 +22,7 @@ WORDS = "The quick brown fox jumps over the lazy dog. It was the best of times. 
 async def heard(sandbox: Sandbox, path: Path, *, piece_seconds: float = 300) -> Transcribed:
     settings = AudioSettings(piece_seconds=piece_seconds)
     engine = MoonshineEngine(sandbox)
-    transcriber = Transcriber(sandbox, Engines([engine]), settings)
+    transcriber = Transcriber(sandbox, Engines(lambda: [engine]), settings)
     folder = path.parent / "pieces"
     folder.mkdir()
     decoded = await transcriber.decode(path, folder)

@@ -15,6 +15,9 @@ from baatcheet.auth.service import Authenticator, Users
 from baatcheet.console.endpoints import install, router
 from baatcheet.console.frame import COOKIE
 from baatcheet.jobs.service import Fleet, Jobs
+from baatcheet.keys.probing import Probed
+from baatcheet.keys.secret import SecretKey
+from baatcheet.keys.service import Keys
 from baatcheet.platform.asgi import Frame
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
@@ -22,6 +25,7 @@ from baatcheet.platform.settings import AuthSettings, CacheSettings, ConsoleSett
 from baatcheet.platform.telemetry import Metrics, Telemetry
 from tests.conftest import Caller, RunningServer
 from tests.jobs.conftest import Bench, bench
+from tests.keys.rotation.fake_store import FakeRing
 
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 
@@ -84,9 +88,13 @@ async def signed_in(server: RunningServer) -> AsyncIterator[NewPerson]:
         yield enter
 
 
+async def _ask_nobody(_provider: str, _key: SecretKey) -> Probed:
+    return Probed("unknown")
+
+
 @asynccontextmanager
 async def console_for(
-    database: Database, *, address: str = "127.0.0.1", idle: float = 12
+    database: Database, *, address: str = "127.0.0.1", idle: float = 12, keys: Keys | None = None
 ) -> AsyncIterator[tuple[httpx.AsyncClient, FastAPI]]:
     """A console in this process, and a browser at `address`."""
     app = FastAPI()
@@ -98,6 +106,7 @@ async def console_for(
     state.jobs = Jobs(database)
     state.fleet = Fleet(database, lease=25)
     state.users = Users(database, state.authenticator)
+    state.keys = keys or Keys(database, FakeRing(), _ask_nobody)
     install(app, ConsoleSettings(idle_hours=idle))
     app.include_router(router)
     framed = Frame(app, ServerSettings.model_validate({}), Telemetry(Metrics()))

@@ -11,11 +11,12 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from baatcheet.keys.audit import SYSTEM, Actor
-from baatcheet.keys.ledger import Ledger
+from baatcheet.keys.ledger import Ledger, forget_old
 from baatcheet.keys.pool import DAY, LONGEST_REST, KeyPool, PooledKey, PoolExhausted
 from baatcheet.keys.secret import SecretKey
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database, DatabaseUnavailable
+from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings
 from baatcheet.platform.telemetry import Metrics
 from tests.recovery.own_database import OwnDatabase
@@ -355,6 +356,28 @@ async def test_uses_belong_to_the_day_on_which_they_were(
     day = date(1970, 1, 1) + timedelta(days=TODAY)
     assert [tuple(row) for row in rows] == [(day, 1), (day + timedelta(days=1), 2)]
     assert (await process.ledger.states())[keys[0].id].requests_today == 2
+
+
+@pytest.fixture
+def own_database(empty_database: str) -> str:
+    upgrade(empty_database)
+    return empty_database
+
+
+async def test_what_keys_were_used_for_is_forgotten_after_a_while_and_the_keys_are_not(
+    own_database: str, provider: str
+) -> None:
+    db = Database(DatabaseSettings(url=SecretStr(own_database)), pool_size=2, name="ledger tests")
+    try:
+        await Ledger(db).know(provider, "file", keys_of(provider))
+        days = "SELECT id, current_date - d FROM provider_keys, unnest(ARRAY[0, 399, 401]) d"
+        await fetch(db, f"INSERT INTO key_usage (key_id, day, requests) SELECT *, 1 FROM ({days}) AS used")
+        assert await forget_old(db, timedelta(days=400)) == 2
+        assert await forget_old(db, timedelta(days=400)) == 0
+        assert [row[0] for row in await fetch(db, "SELECT count(*) FROM key_usage")] == [4]
+        assert len(await Ledger(db).states()) == 2
+    finally:
+        await db.close()
 
 
 async def test_metrics_tell_how_many_keys_there_are_and_how_old(

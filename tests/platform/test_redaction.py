@@ -2,13 +2,26 @@
 
 import base64
 import json
+import secrets
+import time
+from collections import deque
+from hashlib import sha256
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baatcheet.platform.redaction import REDACTED, SHORTEST_FRAGMENT, _Known, redact, register_secret
+from baatcheet.platform import redaction
+from baatcheet.platform.redaction import (
+    MOST_PASSING,
+    REDACTED,
+    SHORTEST_FRAGMENT,
+    _Known,
+    redact,
+    register_passing_secret,
+    register_secret,
+)
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 keys = st.builds(
@@ -25,6 +38,7 @@ around = st.text(" ,.:;!?äöüاردو漢字\n", max_size=40)
 @pytest.fixture(autouse=True)
 def forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("baatcheet.platform.redaction._known", _Known())
+    monkeypatch.setattr("baatcheet.platform.redaction._passing", deque())
 
 
 @given(keys, around, around)
@@ -78,8 +92,33 @@ def test_a_password_is_taken_out_whole_and_its_words_stay() -> None:
     assert redact("the administrators came") == "the administrators came"
 
 
+def test_of_tokens_that_pass_the_last_are_known_and_what_a_line_costs_does_not_grow() -> None:
+    tokens = [f"hvs.{sha256(bytes([number % 256, number // 256])).hexdigest()}" for number in range(500)]
+    for token in tokens:
+        register_passing_secret(token)
+    assert all(redact(f"is {token[4:]}?") == f"is {REDACTED}?" for token in tokens[-MOST_PASSING:])
+    assert redact(f"is {tokens[0][4:]}?") == f"is {tokens[0][4:]}?"
+    known = redaction._known
+    assert len(known.windows) < 500 * MOST_PASSING
+
+
 def test_many_keys_in_one_text_are_all_taken_out() -> None:
     several = [f"gsk_{letter}Zq3kXw81LmNp{letter}Tt5rVv7s{letter}" for letter in "abcdefgh"]
     for key in several:
         register_secret(key, fragments=True)
     assert redact("|".join(several)) == "|".join([REDACTED] * len(several))
+
+
+def test_registering_a_key_costs_the_same_however_many_there_are() -> None:
+    def seconds() -> float:
+        several = [f"gsk_{secrets.token_hex(26)}" for _ in range(20)]
+        begun = time.process_time()
+        for key in several:
+            register_secret(key, fragments=True)
+        return time.process_time() - begun
+
+    first = min(seconds() for _ in range(3))
+    for _ in range(20):
+        seconds()
+
+    assert min(seconds() for _ in range(3)) < 5 * first

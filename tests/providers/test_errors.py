@@ -68,6 +68,9 @@ def test_a_secret_is_taken_out_in_each_of_its_spellings(secret: str, before: str
         # A user's words, or the account's: quarantining one key after another would stop everybody.
         (403, {"error": {"message": "Your input was flagged"}}, "Your input was flagged", "rejected"),
         (403, {"error": {"message": "no", "code": "model_not_found"}}, "no", "rejected"),
+        (403, {"error": {"message": "Country not supported"}}, "Country not supported", "unreachable"),
+        (402, {"error": {"message": "You can only afford 9"}}, "You can only afford 9", "rate_limited"),
+        (402, {"error": {"message": "Insufficient Balance"}}, "Insufficient Balance", "unauthorized"),
         (
             400,
             [{"error": {"code": 400, "message": "API key not valid."}}],

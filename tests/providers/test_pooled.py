@@ -12,7 +12,7 @@ import pytest
 from baatcheet.keys.pool import KeyPool, PooledKey
 from baatcheet.keys.secret import SecretKey
 from baatcheet.providers.adapters.openai import OpenAIAdapter, TimeLimits
-from baatcheet.providers.model import Chunk, ProviderError
+from baatcheet.providers.model import Chunk, ModelCard, ProviderError
 from baatcheet.providers.pooled import PooledProvider
 from baatcheet.providers.profiles import Profile
 from tests.providers.conftest import MODEL
@@ -157,6 +157,61 @@ async def test_a_failure_after_the_first_token_is_told_and_not_mended(
             await said_by(blocks)
     assert text
     assert len(upstream.requests) == 1
+
+
+async def test_what_two_keys_are_both_forbidden_is_held_against_neither(
+    upstream: ScriptedProvider, pooled: MakePooled
+) -> None:
+    provider = pooled(5)
+    for number in range(5):
+        upstream.app.key_steps[key(number)] = Step(status=403)
+    for _ in range(4):
+        with pytest.raises(ProviderError) as failed:
+            await said(provider)
+        assert failed.value.kind == "unauthorized"
+    assert [state.state for state in provider.pool.states()] == ["active"] * 5
+    assert provider.pool.in_flight(retired=False) == {}
+    assert len(upstream.requests) == 8
+
+
+async def test_the_only_key_that_is_forbidden_is_quarantined(
+    upstream: ScriptedProvider, pooled: MakePooled
+) -> None:
+    provider = pooled(1)
+    upstream.app.key_steps[key(0)] = Step(status=403)
+    with pytest.raises(ProviderError):
+        await said(provider)
+    assert provider.pool.states()[0].state == "quarantined"
+
+
+async def test_a_model_that_is_limited_takes_no_other_model_with_it(
+    upstream: ScriptedProvider, pooled: MakePooled
+) -> None:
+    provider = pooled(6)
+    busy = ModelCard(provider="lab", name="scripted-429", context_window=8_192)
+    for _ in range(3):
+        with pytest.raises(ProviderError, match=r"resting|Rate limit") as failed:
+            await provider.complete(busy, ASKED)
+        assert failed.value.kind == "rate_limited"
+        assert failed.value.retry_after is not None
+    before = len(upstream.requests)
+    assert before == 6, "each key was asked once"
+    for _ in range(6):
+        assert await said(provider)
+
+
+async def test_a_key_that_two_models_are_refused_for_rests_for_all(
+    upstream: ScriptedProvider, pooled: MakePooled
+) -> None:
+    provider = pooled(1)
+    upstream.app.key_steps[key(0)] = Step(status=429, retry_after="60")
+    for name in ("one", "two"):
+        with pytest.raises(ProviderError):
+            await provider.complete(ModelCard(provider="lab", name=name, context_window=8_192), ASKED)
+    upstream.app.key_steps.clear()
+    with pytest.raises(ProviderError, match="1 resting"):
+        await said(provider)
+    assert len(upstream.requests) == 2
 
 
 async def test_a_client_that_leaves_has_nothing_against_the_key(

@@ -14,6 +14,8 @@ from baatcheet.console.frame import COOKIE, Form, PageRoute, RoomRoute
 from baatcheet.console.jobs import endpoints as job_endpoints
 from baatcheet.console.jobs.results import Openers
 from baatcheet.console.jobs.views import JobViews
+from baatcheet.console.keys import endpoints as key_endpoints
+from baatcheet.console.keys.views import KeyViews
 from baatcheet.console.pages import HOME, SIGN_IN, leave_for, page, query
 from baatcheet.console.sessions import LIFETIME, Sessions
 from baatcheet.console.static_files import ASSETS
@@ -35,6 +37,7 @@ def install(app: FastAPI, settings: ConsoleSettings, openers: Openers = MappingP
     )
     state.console_guesses = FailureLimit(state.cache)
     state.console_jobs = JobViews(state.database, state.jobs, state.fleet, state.users, openers)
+    state.console_keys = KeyViews(state.keys)
 
 
 def _sessions(request: Request) -> Sessions:
@@ -144,7 +147,7 @@ async def miss(rest: str) -> Response:
 def _routes() -> APIRouter:
     """All of the console, in the order in which an address is looked for."""
     whole = APIRouter(include_in_schema=False)
-    rooms: tuple[APIRouter, ...] = (job_endpoints.router,)
+    rooms: tuple[APIRouter, ...] = (job_endpoints.router, key_endpoints.router)
     for one in (public, *rooms, private):
         whole.include_router(one)
     return whole

@@ -17,7 +17,8 @@ from starlette.responses import RedirectResponse, Response
 from baatcheet.console.sessions import Visitor
 from baatcheet.console.static_files import address
 from baatcheet.platform.errors import Problem
-from baatcheet.platform.logging import redact, request_id
+from baatcheet.platform.logging import request_id
+from baatcheet.platform.redaction import redact
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -28,7 +29,8 @@ HEADERS: Final = {"content-security-policy": POLICY, "cross-origin-opener-policy
 SIGN_IN: Final = "/console/sign-in"
 HOME: Final = "/console/jobs"
 _NOTHING: Final = "\N{EN DASH}"
-ROOMS: Final = (("Jobs", "/console/jobs"),)
+# Name, address, and the scope without which it is not spoken of.
+ROOMS: Final = (("Jobs", "/console/jobs", "read"), ("Keys", "/console/keys", "admin"))
 
 
 def moment(value: datetime | None, *, age: bool = False) -> Markup:
@@ -181,6 +183,10 @@ _SAID: Final = {
     "limited": "The limits are set.",
     "schedule-paused": "The schedule is paused.",
     "schedule-resumed": "The schedule is resumed.",
+    "key-rested": "The key rests. Within 5 seconds no process uses it.",
+    "key-quarantined": "The key is quarantined. Within 5 seconds no process uses it.",
+    "key-restored": "The key is used again.",
+    "rotation-begun": "The rotation has begun. How far it has come is shown below.",
     "signed-out": "You are signed out.",
 }
 

@@ -85,6 +85,10 @@ class Sessions:
         Raises Unauthenticated and RateLimited.
         """
         who = await self._authenticator.authenticate(f"Bearer {token}")
+        if who.kind != "token":  # it ends within minutes, and a session can't renew it
+            raise Unauthenticated(
+                "Sign in with an API token (bc_…): a token of an identity provider opens the API only."
+            )
         await limits.check(who.token_id)
         name = secrets.token_urlsafe(32)
         async with self._db.hot() as connection:

@@ -286,7 +286,9 @@ async def _open_models(
 ) -> tuple[Catalogue, Router]:
     """The providers with their keys, and the routes in front of them. Raises SettingsError."""
     state, telemetry, latencies = app.state, app.state.telemetry, Latencies()
-    state.key_ring = ring = await open_ring(settings, state.database, stack, state.telemetry.metrics)
+    state.key_ring = ring = await open_ring(
+        settings, state.database, stack, telemetry.metrics, patience=state.grace.settling
+    )
     catalogue = build_catalogue(
         settings.providers, session, ring.pools, observe=lambda one: Observed(one, telemetry, latencies)
     )

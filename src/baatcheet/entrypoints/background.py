@@ -29,6 +29,7 @@ from baatcheet.exports.jobs import Nothing as ExpireExports
 from baatcheet.jobs.declaration import BoundKind, Job, job
 from baatcheet.jobs.maintenance import forget_old as forget_old_jobs
 from baatcheet.jobs.schedules import Schedule
+from baatcheet.keys.ledger import forget_old as forget_old_key_usage
 from baatcheet.keys.rotation.jobs import look_after, rotate_all, rotate_keys
 from baatcheet.keys.rotation.jobs import schedules as rotation_schedules
 from baatcheet.notifications.jobs import EmailParts, send_email
@@ -59,6 +60,9 @@ class Background:
     relay: Relay
 
 
+KEY_USAGE_KEPT = timedelta(days=400)
+
+
 class Nothing(msgspec.Struct, frozen=True):
     """The payload of work that is always the same."""
 
@@ -77,6 +81,7 @@ async def clean_up(job: Job[Nothing], parts: Housekeeping) -> dict[str, int]:
         "jobs": await forget_old_jobs(db, timedelta(days=settings.jobs.kept_days)),
         "events": await forget_old_events(db, timedelta(days=settings.events.kept_days)),
         "notifications": await forget_old_notifications(db, timedelta(days=settings.notifications.kept_days)),
+        "key_usage": await forget_old_key_usage(db, KEY_USAGE_KEPT),
     }
 
 

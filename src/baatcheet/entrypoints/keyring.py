@@ -1,10 +1,11 @@
 """The keys of one process put together: the stores that the settings name, and the ring that serves what is in them."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from baatcheet.entrypoints.notices import direct_connection, hears_notices
 from baatcheet.keys.pools import Pools
-from baatcheet.keys.ring import KeyRing
+from baatcheet.keys.ring import PATIENCE, KeyRing
 from baatcheet.keys.secret import SecretKey
 from baatcheet.keys.stores.building import build_stores
 from baatcheet.platform.database import Database
@@ -55,11 +56,16 @@ def check_named_keys(settings: Settings, ring: KeyRing) -> None:
 
 
 async def open_ring(
-    settings: Settings, db: Database, stack: AsyncExitStack, metrics: Metrics | None = None
+    settings: Settings,
+    db: Database,
+    stack: AsyncExitStack,
+    metrics: Metrics | None = None,
+    *,
+    patience: Callable[[], float] = lambda: PATIENCE,
 ) -> KeyRing:
     """The ring, serving; `stack` closes it. Raises SettingsError when a store can't be read."""
     ring = build_ring(settings, db, metrics)
-    stack.push_async_callback(ring.close)
+    stack.push_async_callback(ring.close, patience)
     await ring.start()
     check_named_keys(settings, ring)
     bare = [

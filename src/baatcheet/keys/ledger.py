@@ -63,6 +63,7 @@ _SEEN = text(
     "last_error_at = greatest(p.last_error_at, to_timestamp(d.failed)) "
     "FROM d JOIN k USING (id) WHERE p.id = d.id"
 )
+_FORGET = text("DELETE FROM key_usage WHERE day < :before")
 _COUNT_UP = text("UPDATE key_changes SET states = states + 1")
 _STATES = text(
     "SELECT k.id, k.provider, k.hint, k.store, k.state, k.reason, k.resting_until, k.last_error, k.last_error_at, "
@@ -286,6 +287,16 @@ class Ledger:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
+
+
+async def forget_old(db: Database, keep: timedelta) -> int:
+    """Forget what keys were used for before `keep` ago; the keys themselves stay. Returns how many rows went.
+
+    Raises DatabaseUnavailable.
+    """
+    async with db.system() as session:
+        gone = await session.execute(_FORGET, {"before": datetime.now(UTC).date() - keep})
+    return gone.rowcount  # type: ignore[attr-defined,no-any-return]  # of a DELETE, it is told
 
 
 async def _locked(session: AsyncSession, key_id: str) -> ProviderKey | None:

@@ -65,12 +65,15 @@ class KeyChanges(Base):
 
 
 class KeyWatcher(Base):
-    """A process that uses keys: which change of the sets it serves, and its requests under way with retired keys."""
+    """A process that uses keys: which change of the sets it has read, the keys that it picks from, and its requests
+    under way with those that it picks no more.
+    """
 
     __tablename__ = "key_watchers"
 
     process: Mapped[UUID] = mapped_column(primary_key=True)
     sets: Mapped[int] = mapped_column(BigInteger)
+    holds: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"))
     in_flight: Mapped[dict[str, int]] = mapped_column(JSONB, server_default=text("'{}'"))
     seen_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
 

@@ -40,6 +40,7 @@ LONGEST_BREAK: Final = 60.0
 PROBE_PATIENCE: Final = 120.0  # seconds after which a probe of which nothing was heard is made again
 LEAST_WEIGHT: Final = 1 / 32  # of the heaviest: no key starves
 SOON: Final = 1.0  # seconds until more quota may have been granted
+MOST_MODELS: Final = 64  # whose limits are known of one key
 MESSAGE_LIMIT: Final = 300  # characters
 _ALWAYS: Final = float("inf")
 
@@ -202,6 +203,7 @@ class _Key:
         "left",
         "level",
         "low",
+        "of_model",
         "quarantined",
         "reason",
         "remaining",
@@ -246,6 +248,7 @@ class _Key:
         self.tomorrow_remaining = 0
         self.window: _Window | None = None
         self.token_window: _Window | None = None
+        self.of_model: dict[str, _OfModel] = {}
         self.bucket = float(limits.tokens_per_minute or 0)
         self.bucket_at = 0.0
         # Not yet written to the ledger.
@@ -290,12 +293,44 @@ class _Window:
         return self.left < 1 and self.ends > now
 
 
+class _OfModel:
+    """What is known of one key for one model: many providers count per model, and say so of that model alone."""
+
+    __slots__ = ("calm_since", "level", "rested_at", "resting_until", "token_window", "window")
+
+    def __init__(self) -> None:
+        self.resting_until = 0.0
+        self.rested_at = 0.0
+        self.level = 0
+        self.calm_since = 0.0
+        self.window: _Window | None = None
+        self.token_window: _Window | None = None
+
+    def ready_at(self, tokens: int, now: float) -> float:
+        """From when on it may be asked for a request of `tokens`: the moment is past when it may now."""
+        at = self.resting_until
+        if self.window is not None and self.window.left < 1:
+            at = max(at, self.window.ends)
+        window = self.token_window
+        if window is not None and now < window.ends and window.left < max(tokens, 1):
+            at = max(at, window.ends)
+        return at
+
+    def count(self, tokens: int) -> None:
+        """A request is made."""
+        if self.window is not None:
+            self.window.left -= 1
+        if self.token_window is not None:
+            self.token_window.left -= tokens
+
+
 class Lease:
     """One use of one key. Exactly one of `done`, `failed` and `abandon` ends it; later calls change nothing."""
 
     __slots__ = (
         "_ended",
         "_key",
+        "_model",
         "_pool",
         "_probe",
         "_provider_probe",
@@ -307,7 +342,15 @@ class Lease:
     )
 
     def __init__(
-        self, pool: "KeyPool", key: _Key, tokens: int, since: float, *, probe: bool, provider_probe: bool
+        self,
+        pool: "KeyPool",
+        key: _Key,
+        tokens: int,
+        since: float,
+        model: str | None,
+        *,
+        probe: bool,
+        provider_probe: bool,
     ) -> None:
         self.id = key.id
         self.hint = key.hint
@@ -316,18 +359,19 @@ class Lease:
         self._key = key
         self._tokens = tokens
         self._since = since
+        self._model = model
         self._probe = probe
         self._provider_probe = provider_probe
         self._ended = False
 
     def heard(self, headers: Mapping[str, str]) -> None:
         """The headers of an answer: what they say of this key's quota is obeyed. May come at any time, repeatedly."""
-        self._pool._heard(self._key, headers)  # noqa: SLF001 - a lease is a part of its pool
+        self._pool._heard(self._key, self._model, headers)  # noqa: SLF001 - a lease is a part of its pool
 
     def done(self, tokens: int = 0) -> None:
         """The provider has answered. `tokens`: of prompt and reply, as far as is known."""
         if self._end():
-            self._pool._done(self._key, tokens, self._tokens)  # noqa: SLF001
+            self._pool._done(self._key, self._model, tokens, self._tokens)  # noqa: SLF001
 
     def failed(
         self,
@@ -341,6 +385,7 @@ class Lease:
         if self._end():
             self._pool._failed(  # noqa: SLF001
                 self._key,
+                self._model,
                 kind,
                 status=status,
                 retry_after=retry_after,
@@ -445,20 +490,21 @@ class KeyPool:
 
     # -- picking -------------------------------------------------------------------------------------------------
 
-    def pick(self, tokens: int = 0, without: Collection[str] = ()) -> Lease:
+    def pick(self, tokens: int = 0, without: Collection[str] = (), model: str | None = None) -> Lease:
         """The key whose turn it is, for a request of about `tokens`. Raises PoolExhausted.
 
-        `without`: ids that are not wanted, because they were tried already.
+        `without`: ids that are not wanted, because they were tried already. `model`: who is asked for; what the
+        provider then says of its limits holds for that model only, until it says so of a second one.
         """
         now = self._now()
         if now >= self._sort_at:
             self._sort(now)
         breaker = self._breaker
         if breaker.until and breaker.next_try() > now:
-            raise self._exhausted(now, tokens, without)
-        key = self._choose(tokens, without, now)
+            raise self._exhausted(now, tokens, without, model)
+        key = self._choose(tokens, without, now, model)
         if key is None:
-            raise self._exhausted(now, tokens, without)
+            raise self._exhausted(now, tokens, without, model)
         self._turn = key.turn
         key.turn += key.stride
         key.in_flight += 1
@@ -472,8 +518,8 @@ class KeyPool:
             self.on_need()
         if key.window is not None:
             self._count_in_window(key, now)
-        if tokens:
-            self._reserve(key, tokens)
+        if tokens or key.of_model:
+            self._reserve(key, tokens, model)
         probe = key.breaker.until > 0
         if probe:
             key.breaker.probing_until = now + PROBE_PATIENCE
@@ -481,16 +527,16 @@ class KeyPool:
         provider_probe = breaker.until > 0
         if provider_probe:
             breaker.probing_until = now + PROBE_PATIENCE
-        return Lease(self, key, tokens, now, probe=probe, provider_probe=provider_probe)
+        return Lease(self, key, tokens, now, model, probe=probe, provider_probe=provider_probe)
 
-    def _choose(self, tokens: int, without: Collection[str], now: float) -> _Key | None:
+    def _choose(self, tokens: int, without: Collection[str], now: float, model: str | None) -> _Key | None:
         usable = self._usable
         if not usable:
             return None
         key = min(usable, key=_turn)
-        if (not without or key.id not in without) and self._has_room(key, tokens, now):
+        if (not without or key.id not in without) and self._has_room(key, tokens, now, model):
             return key
-        fitting = [one for one in usable if one.id not in without and self._has_room(one, tokens, now)]
+        fitting = [one for one in usable if one.id not in without and self._has_room(one, tokens, now, model)]
         return min(fitting, key=_turn, default=None)
 
     def _sort(self, now: float) -> None:
@@ -513,7 +559,9 @@ class KeyPool:
             self._turn_day(int(now // DAY))
         return now
 
-    def _exhausted(self, now: float, tokens: int, without: Collection[str]) -> PoolExhausted:
+    def _exhausted(
+        self, now: float, tokens: int, without: Collection[str], model: str | None
+    ) -> PoolExhausted:
         self._refused += 1
         states: Counter[str] = Counter()
         moments: list[float] = []
@@ -530,6 +578,8 @@ class KeyPool:
                 continue
             if condition == "usable" and breaking > now:
                 condition = "unreachable"
+            elif condition == "usable" and (until := _model_ready_at(key, model, tokens, now)) > now:
+                condition, at = "resting", max(at, until)
             elif condition == "usable" and key.id in without:
                 states["tried"] += 1
                 continue
@@ -546,12 +596,14 @@ class KeyPool:
 
     # -- what became of it ---------------------------------------------------------------------------------------
 
-    def _done(self, key: _Key, tokens: int, reserved: int) -> None:
+    def _done(self, key: _Key, model: str | None, tokens: int, reserved: int) -> None:
         key.in_flight -= 1
         key.tokens += max(0, tokens)
         if self.limits.tokens_per_minute is not None and tokens:
             key.bucket -= tokens - reserved
         key.level //= 2
+        if key.of_model and model is not None and (of := key.of_model.get(model)) is not None:
+            of.level //= 2
         self._reached()
         if key.breaker.succeeded():
             self._sort_at = 0.0
@@ -563,6 +615,7 @@ class KeyPool:
     def _failed(
         self,
         key: _Key,
+        model: str | None,
         kind: str,
         *,
         status: int | None,
@@ -591,7 +644,7 @@ class KeyPool:
         if kind == "unauthorized":
             self.quarantine(key.id, message or f"refused with {status}")
         elif kind == "rate_limited":
-            self._rate_limited(key, now, retry_after, message, since)
+            self._rate_limited(key, model, now, retry_after, message, since)
         elif kind in _BREAKING:
             if key.breaker.failed(now, probe=probes[0]):
                 self._sort_at = 0.0
@@ -611,42 +664,72 @@ class KeyPool:
             self._breaker.probing_until = 0.0
 
     def _rate_limited(
-        self, key: _Key, now: float, retry_after: float | None, message: str, since: float
+        self,
+        key: _Key,
+        model: str | None,
+        now: float,
+        retry_after: float | None,
+        message: str,
+        since: float,
     ) -> None:
+        limited = key if model is None else self._of_model(key, model, now)
         daily = _DAILY.search(message) is not None
         midnight = (self._day + 1) * DAY
         if retry_after is None or not 0 <= retry_after < _ALWAYS:
             # Requests that were under way together are refused together: that is one step, not many.
-            if since >= key.rested_at or not key.level:
-                calm = int(max(0.0, now - key.calm_since) / CALM)
-                key.level = max(0, key.level - calm) + 1
-            seconds = min(LONGEST_BACK_OFF, FIRST_REST * 2.0 ** min(key.level - 1, 30))
+            if since >= limited.rested_at or not limited.level:
+                calm = int(max(0.0, now - limited.calm_since) / CALM)
+                limited.level = max(0, limited.level - calm) + 1
+            seconds = min(LONGEST_BACK_OFF, FIRST_REST * 2.0 ** min(limited.level - 1, 30))
             if daily:
                 seconds = LONGEST_DAILY_REST
         else:
             seconds = min(retry_after, LONGEST_REST)
-        key.calm_since = now + seconds
-        self._rest(key, min(now + seconds, midnight) if daily else now + seconds, "asked to wait (429)")
+        limited.calm_since = now + seconds
+        until = min(now + seconds, midnight) if daily else now + seconds
+        self._rest_for(key, limited, until, "asked to wait (429)", now)
+
+    def _of_model(self, key: _Key, model: str, now: float) -> "_OfModel":
+        found = key.of_model.get(model)
+        if found is None:
+            if len(key.of_model) >= MOST_MODELS:
+                key.of_model = {name: one for name, one in key.of_model.items() if one.ready_at(1, now) > now}
+            found = key.of_model[model] = _OfModel()
+        return found
+
+    def _rest_for(self, key: _Key, limited: "_Key | _OfModel", until: float, reason: str, now: float) -> None:
+        """Rest it for the model; wholly when none was named, or a second one must wait: then it is the key's limit."""
+        if isinstance(limited, _Key):
+            self._rest(key, until, reason)
+            return
+        limited.rested_at = now
+        limited.resting_until = max(limited.resting_until, until)
+        resting = [one.resting_until for one in key.of_model.values() if one.resting_until > now]
+        if len(resting) > 1:
+            self._rest(key, min(resting), reason)
 
     # -- the provider's own word on quota ------------------------------------------------------------------------
 
-    def _heard(self, key: _Key, headers: Mapping[str, str]) -> None:
+    def _heard(self, key: _Key, model: str | None, headers: Mapping[str, str]) -> None:
         now = self._now()
         self._reached()
         told = rate_limit_headers.read(headers, now)
+        if told.requests is None and told.tokens is None:
+            return
+        limited = key if model is None else self._of_model(key, model, now)
         if told.requests is not None:
-            key.window = _Window(told.requests, now)
+            limited.window = _Window(told.requests, now)
             if told.requests.left < 1 and key.id in self._keys:
                 # A wait of hours is a day's: at midnight it is over at the latest.
-                ends = key.window.ends
+                ends = limited.window.ends
                 if told.requests.seconds > LONGEST_DAILY_REST:
                     ends = min(ends, (self._day + 1) * DAY)
-                key.window = None
+                limited.window = None
                 if ends > now:
-                    self._rest(key, ends, "the provider says that no request is left")
+                    self._rest_for(key, limited, ends, "the provider says that no request is left", now)
             self._weigh(key)
         if told.tokens is not None:
-            key.token_window = _Window(told.tokens, now)
+            limited.token_window = _Window(told.tokens, now)
 
     def _count_in_window(self, key: _Key, now: float) -> None:
         window = key.window
@@ -658,8 +741,10 @@ class KeyPool:
         if window.left < 1:
             self._sort_at = 0.0
 
-    def _has_room(self, key: _Key, tokens: int, now: float) -> bool:
-        """Whether this minute's tokens allow a request of `tokens`."""
+    def _has_room(self, key: _Key, tokens: int, now: float, model: str | None) -> bool:
+        """Whether this model's limits, and this minute's tokens, allow a request of `tokens`."""
+        if key.of_model and _model_ready_at(key, model, tokens, now) > now:
+            return False
         window = key.token_window
         if window is not None and now < window.ends and window.left < max(tokens, 1):
             return False
@@ -688,7 +773,9 @@ class KeyPool:
     def _bucket_size(self) -> float:
         return max(1.0, (self.limits.tokens_per_minute or 0) / self._processes)
 
-    def _reserve(self, key: _Key, tokens: int) -> None:
+    def _reserve(self, key: _Key, tokens: int, model: str | None = None) -> None:
+        if model is not None and (of := key.of_model.get(model)) is not None:
+            of.count(tokens)
         if self.limits.tokens_per_minute is not None:
             key.bucket -= tokens
         if key.token_window is not None:
@@ -734,6 +821,7 @@ class KeyPool:
         key.resting_until = 0.0
         key.level = 0
         key.window = key.token_window = None
+        key.of_model.clear()
         key.breaker.succeeded()
         self._sort_at = 0.0
 
@@ -935,6 +1023,11 @@ def fit(text: str) -> str:
     """What is kept of a message: storable, without secrets that are known, and not long."""
     text = redact(storable(text))
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
+
+
+def _model_ready_at(key: _Key, model: str | None, tokens: int, now: float) -> float:
+    of = key.of_model.get(model) if model is not None else None
+    return of.ready_at(tokens, now) if of is not None else 0.0
 
 
 def _ignore(_id: str) -> None: ...

@@ -36,6 +36,7 @@ CHANNEL: Final = "baatcheet_keys"
 SECRET: Final = "provider-keys"  # noqa: S105 - the name of the deployment's secret that fingerprints are made with
 POLL: Final = 1.5  # seconds
 FLUSH: Final = 1.0  # seconds
+PATIENCE: Final = 2.0  # seconds
 FORGOTTEN: Final = 3600.0  # seconds after which a process that was not heard of is no longer listed
 _SPREAD: Final = 0.2
 
@@ -44,8 +45,10 @@ _TELL: Final = """
 WITH told AS (UPDATE key_changes SET sets = sets + 1 RETURNING sets) SELECT sets, pg_notify($1, '') FROM told
 """
 _WATCH = """
-INSERT INTO key_watchers (process, sets, in_flight, seen_at) VALUES ($1, $2, $3::text::jsonb, clock_timestamp())
-ON CONFLICT (process) DO UPDATE SET sets = excluded.sets, in_flight = excluded.in_flight, seen_at = excluded.seen_at
+INSERT INTO key_watchers (process, sets, holds, in_flight, seen_at)
+VALUES ($1, $2, $3::text::jsonb, $4::text::jsonb, clock_timestamp())
+ON CONFLICT (process) DO UPDATE
+SET sets = excluded.sets, holds = excluded.holds, in_flight = excluded.in_flight, seen_at = excluded.seen_at
 """
 _LEAVE = (
     "DELETE FROM key_watchers WHERE process = $1 OR seen_at < clock_timestamp() - make_interval(secs => $2)"
@@ -119,7 +122,13 @@ class KeyRing:
         return found[0] if found is not None else None
 
     def fingerprint(self, provider: str, key: SecretKey) -> str:
-        """The key's id, in the ledger and everywhere."""
+        """The key's id, in the ledger and everywhere.
+
+        Raises DatabaseUnavailable until the database has said what ids are made with: those of before mean nothing to
+        anybody else, and whoever compared them would take a key that is in use for another.
+        """
+        if not self._settled:
+            raise DatabaseUnavailable("The keys' fingerprints are not known yet. Try again in a moment.")
         return key.fingerprint(self._secret, provider)
 
     # Life --------------------------------------------------------------------------------------------------
@@ -130,11 +139,12 @@ class KeyRing:
         A database that is away is waited for in the background. Raises StoresNotRead when a store is down, refuses or
         can't be read; for one command DatabaseUnavailable, too.
         """
+        changes = await self._changes_if_there()
         if failed := await self._read_stores():
             raise StoresNotRead("\n".join(str(error) for error in failed))
         self._serving = serving
         try:
-            await self._settle()
+            await self._settle(changes)
         except DatabaseUnavailable:
             if not serving:
                 raise
@@ -142,16 +152,27 @@ class KeyRing:
             await self._apply()
         if not serving:
             return
-        work = [self._keep_read(), self._keep_told(), self._keep_flushed()]
+        work = [self._keep_read(), self._keep_told(), self._keep_flushed(), self._keep_seen()]
         if self._connect is not None:
             work.append(listen(self._connect, CHANNEL, self._news.set))
         self._tasks = [asyncio.create_task(one) for one in work]
 
-    async def _settle(self) -> None:
-        """Agree with the database: the keys' ids, their states, this process's part of their quota."""
+    async def _changes_if_there(self) -> int | None:
+        """The number of the last change, which whoever reads the stores now will have read; None: it can't be known."""
+        try:
+            return (await self._changes())[0]
+        except DatabaseUnavailable:
+            return None
+
+    async def _settle(self, changes: int | None = None) -> None:
+        """Agree with the database: the keys' ids, their states, this process's part of their quota.
+
+        `changes`: the change that was the last before the stores were read; None: it has to be found out.
+        """
         secret = await deployment_secret(self._db, SECRET)
-        self._serves, self._states = await self._changes()
+        _, states = await self._changes()
         async with self._reading:
+            self._serves, self._states = -1 if changes is None else changes, states
             self._secret, self._settled = secret, True
             self._current.clear()
             try:
@@ -160,24 +181,34 @@ class KeyRing:
                 if self._serving:
                     await self._quota.start()
                     await self._report()
-            except DatabaseUnavailable:
+            except BaseException:  # whatever it was: it is done again, from the beginning
                 self._settled = False
                 raise
 
-    async def close(self) -> None:
-        """Write down what is left, and give back what was lent."""
+    async def close(self, patience: Callable[[], float] = lambda: PATIENCE) -> None:
+        """Write down what is left, and give back what was lent; `patience`: seconds that a part of it may take."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks and self._settled:
-            try:
-                await self.ledger.flush(self.pools)
-                await self._quota.close()
-                async with self._db.hot() as connection:
-                    await connection.execute(_LEAVE, self.process, FORGOTTEN)
-            except DatabaseUnavailable:
-                log.warning("keys.not_written_down")
+            for work in (self._flush, self._quota.close, self._leave):
+                await self._finish(work, patience())
         await asyncio.gather(*(store.close() for store in self.stores))
+
+    async def _finish(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """One part of leaving, which must not keep the others from being done."""
+        name = getattr(work, "__name__", "?")
+        try:
+            async with asyncio.timeout(seconds):
+                await work()
+        except (DatabaseUnavailable, TimeoutError):
+            log.warning("keys.not_written_down", work=name)
+        except Exception as error:  # noqa: BLE001 - the process ends all the same
+            log.error("keys.not_written_down", error=error, work=name)
+
+    async def _leave(self) -> None:
+        async with self._db.hot() as connection:
+            await connection.execute(_LEAVE, self.process, FORGOTTEN)
 
     # Reading -----------------------------------------------------------------------------------------------
 
@@ -190,7 +221,8 @@ class KeyRing:
         async with self._reading:
             self._note(await self._read_stores())
             if await self._apply() and self._settled:
-                await self._tell()
+                await tell_of_change(self._db)
+        self._news.set()  # which change was read is told by reading once more, as every other process does
 
     async def _told(self, sets: int) -> None:
         """Somebody has found or made a change."""
@@ -226,7 +258,10 @@ class KeyRing:
         self.failing = failing
 
     async def _apply(self) -> bool:
-        """Serve what was read. Whether anything has changed. Raises DatabaseUnavailable, having changed nothing."""
+        """Serve what was read. Whether anything has changed.
+
+        Raises DatabaseUnavailable; the providers whose turn had not come then are served at the next reading.
+        """
         changed: dict[str, tuple[SecretStore | None, tuple[SecretKey, ...]]] = {}
         for provider in self.providers:
             store, keys = self._chosen(provider)
@@ -235,7 +270,7 @@ class KeyRing:
         for provider, (store, keys) in changed.items():
             for key in keys:
                 register_secret(key.reveal(), fragments=True)
-            pooled = [PooledKey(self.fingerprint(provider, key), key.hint, key) for key in keys]
+            pooled = [PooledKey(key.fingerprint(self._secret, provider), key.hint, key) for key in keys]
             if self._settled:
                 await self.ledger.know(provider, store.name if store is not None else "", pooled)
                 if self._serving:  # a new key has its quota before it is used
@@ -265,17 +300,18 @@ class KeyRing:
             row = await connection.fetchrow(_CHANGES)
         return (row[0], row[1]) if row is not None else (0, 0)
 
-    async def _tell(self) -> None:
-        self._serves = await tell_of_change(self._db)
-        await self._report()
-
     async def _report(self) -> None:
+        holds = [state.id for pool in self.pools for state in pool.states()]
         in_flight = {
             key: count for pool in self.pools for key, count in pool.in_flight(retired=True).items() if count
         }
         async with self._db.hot() as connection:
             await connection.execute(
-                _WATCH, self.process, self._serves, msgspec.json.encode(in_flight).decode()
+                _WATCH,
+                self.process,
+                self._serves,
+                msgspec.json.encode(holds).decode(),
+                msgspec.json.encode(in_flight).decode(),
             )
 
     async def _learn_states(self) -> None:
@@ -301,14 +337,22 @@ class KeyRing:
             self._news.clear()
             await self._safely(self._look)
 
+    async def _keep_seen(self) -> None:
+        """However long a store takes to answer, others must see that this process lives, and what it holds."""
+        while True:
+            await asyncio.sleep(jittered(POLL))
+            await self._safely(self._seen)
+
+    async def _seen(self) -> None:
+        if self._settled:
+            await self._report()
+
     async def _look(self) -> None:
         if not self._settled:
             await self._settle()
         sets, states = await self._changes()
         if sets > self._serves:
             await self._told(sets)
-        else:
-            await self._report()
         if states != self._states:
             await self._learn_states()
             self._states = states

@@ -43,6 +43,8 @@ def register_secrets(settings: BaseModel) -> None:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         values = [one for keys in value.values() for one in keys] if name == "provider_keys" else value
+        if isinstance(values, dict):
+            values = list(values.values())
         for one in values if isinstance(values, tuple | list) else (values,):
             if isinstance(one, BaseModel):
                 register_secrets(one)

@@ -12,6 +12,7 @@ not depend on how many keys there are.
 import base64
 import re
 import threading
+from collections import deque
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote, quote_plus
@@ -24,6 +25,7 @@ REDACTED: Final = "[redacted]"
 MIN_SECRET: Final = 8  # characters; anything shorter would blank out ordinary words
 MIN_KEY: Final = 20  # characters from which parts of a key are taken out, too
 WINDOW: Final = 6
+MOST_PASSING: Final = 32
 SHORTEST_FRAGMENT: Final = 2 * WINDOW - 1  # any as long holds one whole window at a multiple of WINDOW
 
 # A look for these first keeps the expression off nearly every line.
@@ -41,17 +43,38 @@ _PUBLIC = re.compile(
 
 
 class _Known:
-    """What is registered: never changed, only replaced."""
+    """What is registered. It is changed in single steps under a lock, and read without one."""
 
-    def __init__(self, whole: frozenset[str] = frozenset(), parts: frozenset[str] = frozenset()) -> None:
-        self.whole_set, self.part_set = whole, parts
-        self.whole = tuple(sorted(whole, key=len, reverse=True))
+    def __init__(self) -> None:
+        self.whole: tuple[str, ...] = ()  # the longest first
+        self._parts: set[str] = set()
         # Where each window stands: (spelling, position).
         self.windows: dict[str, tuple[tuple[str, int], ...]] = {}
-        for spelling in parts:
+
+    def add_whole(self, spellings: frozenset[str]) -> None:
+        """Take these out where they stand whole."""
+        if not spellings.issubset(self.whole):
+            self.whole = tuple(sorted(spellings.union(self.whole), key=len, reverse=True))
+
+    def add_parts(self, spellings: frozenset[str]) -> None:
+        """Take any part of these out. What it costs does not depend on how many there are already."""
+        for spelling in spellings - self._parts:
+            self._parts.add(spelling)
             for at in range(_secret_from(spelling), len(spelling) - WINDOW + 1):
                 window = spelling[at : at + WINDOW]
                 self.windows[window] = (*self.windows.get(window, ()), (spelling, at))
+
+    def drop_parts(self, spellings: frozenset[str]) -> None:
+        """Let these stand from now on."""
+        for spelling in spellings & self._parts:
+            self._parts.discard(spelling)
+            for at in range(_secret_from(spelling), len(spelling) - WINDOW + 1):
+                window = spelling[at : at + WINDOW]
+                left = tuple(place for place in self.windows.get(window, ()) if place[0] != spelling)
+                if left:
+                    self.windows[window] = left
+                else:
+                    self.windows.pop(window, None)
 
 
 def _secret_from(spelling: str) -> int:
@@ -61,6 +84,7 @@ def _secret_from(spelling: str) -> int:
 
 _known = _Known()
 _lock = threading.Lock()
+_passing: deque[frozenset[str]] = deque()
 
 
 def register_secret(value: str, *, fragments: bool = False) -> None:
@@ -71,13 +95,28 @@ def register_secret(value: str, *, fragments: bool = False) -> None:
     if len(value) < MIN_SECRET:
         return
     spellings = frozenset(_spellings(value))
-    global _known  # noqa: PLW0603 - what is secret is a fact about the process
     with _lock:
         if fragments and len(value) >= MIN_KEY:
-            if not spellings <= _known.part_set:
-                _known = _Known(_known.whole_set, _known.part_set | spellings)
-        elif not spellings <= _known.whole_set:
-            _known = _Known(_known.whole_set | spellings, _known.part_set)
+            _known.add_parts(spellings)
+        else:
+            _known.add_whole(spellings)
+
+
+def register_passing_secret(value: str) -> None:
+    """As `register_secret` with fragments, for what is replaced before long: a token with a lease.
+
+    The last `MOST_PASSING` of them are known. Otherwise a process would hold those of all its life.
+    """
+    if len(value) < MIN_SECRET:
+        return
+    spellings = frozenset(_spellings(value))
+    with _lock:
+        if spellings in _passing:
+            return
+        _known.add_parts(spellings)
+        _passing.append(spellings)
+        while len(_passing) > MOST_PASSING:
+            _known.drop_parts(_passing.popleft())
 
 
 def _spellings(value: str) -> Iterable[str]:

@@ -186,8 +186,9 @@ def _sendable(value: SecretStr, pattern: str, what_is: str) -> SecretStr:
     return SecretStr(text)
 
 
-def _headers(value: dict[str, str]) -> dict[str, str]:
-    for name, text in value.items():
+def _headers(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, secret in value.items():
+        text = secret.get_secret_value()
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"[\t -~]*", text):
             raise ValueError(
                 "holds one that HTTP can't carry: a name of letters and -, a text of visible ASCII"
@@ -205,7 +206,7 @@ CacheAddress = Annotated[SecretStr, AfterValidator(_cache_address)]
 OllamaAddress = Annotated[str, AfterValidator(_ollama_address)]
 SmtpAddress = Annotated[SecretStr, AfterValidator(_smtp_address)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
-Headers = Annotated[dict[str, str], AfterValidator(_headers)]
+Headers = Annotated[dict[str, SecretStr], AfterValidator(_headers)]
 Origins = Annotated[Names, _each(_origin)]
 Networks = Annotated[Names, _each(_network)]
 Destinations = Annotated[Names, _each(_destination)]

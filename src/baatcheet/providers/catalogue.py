@@ -286,7 +286,7 @@ def _custom_profile(custom: CustomProvider) -> Profile:
         default_window=custom.context_window,
         window_stated=stated,
         default_encoding=custom.encoding,
-        headers=dict(custom.headers),
+        headers={name: value.get_secret_value() for name, value in custom.headers.items()},
     )
 
 

@@ -32,6 +32,7 @@ from baatcheet.providers.profiles import Profile
 Answer = TypeVar("Answer")
 
 PER_KEY: Final[frozenset[FailureKind]] = frozenset({"rate_limited", "unauthorized", "overloaded"})
+_FORBIDDEN: Final = 403
 _CHARACTERS: Final = 4  # of a prompt that are taken for a token, where a key's tokens are counted beforehand
 
 
@@ -88,7 +89,7 @@ class PooledProvider:
 
     @contextlib.asynccontextmanager
     async def _stream(self, model: ModelCard, body: Body) -> AsyncIterator[AsyncIterator[list[Chunk]]]:
-        walk = self._walk(body)
+        walk = self._walk(body, model.name)
         while True:
             access = walk.next()
             async with contextlib.AsyncExitStack() as stack:
@@ -101,6 +102,7 @@ class PooledProvider:
                 except BaseException:
                     walk.abandon(access)
                     raise
+                walk.settled()
                 watched = _Watched(Resumed(first, chunks), access)
                 try:
                     yield watched
@@ -111,16 +113,18 @@ class PooledProvider:
     async def complete(self, model: ModelCard, body: Body) -> Completion:
         return await self._whole(
             lambda access: self.adapter.complete(model, body, access),
-            self._walk(body),
+            self._walk(body, model.name),
             lambda completion: _tokens(completion.usage),
         )
 
     async def embed(self, model: ModelCard, body: Body) -> bytes:
-        return await self._whole(lambda access: self.adapter.embed(model, body, access), self._walk(body))
+        return await self._whole(
+            lambda access: self.adapter.embed(model, body, access), self._walk(body, model.name)
+        )
 
     async def transcribe(self, model: str, speech: Speech) -> bytes:
         return await self._whole(
-            lambda access: self.adapter.transcribe(model, speech, access), self._walk({})
+            lambda access: self.adapter.transcribe(model, speech, access), self._walk({}, model)
         )
 
     async def close(self) -> None:
@@ -142,14 +146,15 @@ class PooledProvider:
             except BaseException:
                 walk.abandon(access)
                 raise
+            walk.settled()
             if access is not None:
                 access.done(tokens(answer))
             return answer
 
-    def _walk(self, body: Body) -> "_Walk":
+    def _walk(self, body: Body, model: str) -> "_Walk":
         tokens = _estimate(body) if self.pool.limits.tokens_per_minute is not None else 0
         keyless = self._keyless and len(self.pool) == 0
-        return _Walk(self.name, None if keyless else self.pool, tokens, self._clock, self._patience)
+        return _Walk(self.name, None if keyless else self.pool, tokens, model, self._clock, self._patience)
 
 
 class Loan:
@@ -172,38 +177,77 @@ class _Walk:
     """One request's way through the keys."""
 
     def __init__(
-        self, provider: str, pool: KeyPool | None, tokens: int, clock: Callable[[], float], patience: float
+        self,
+        provider: str,
+        pool: KeyPool | None,
+        tokens: int,
+        model: str,
+        clock: Callable[[], float],
+        patience: float,
     ) -> None:
         self._provider = provider
         self._pool = pool
         self._tokens = tokens
+        self._model = model
         self._clock = clock
         self._until = clock() + patience
         self._tried: set[str] = set()
         self._last: ProviderError | None = None
+        self._doubted: tuple[Lease, ProviderError] | None = None
 
     def next(self) -> Lease | None:
         """The next key. Raises ProviderError when there is none."""
         if self._pool is None:
             return None
         try:
-            return self._pool.pick(self._tokens, self._tried)
+            return self._pool.pick(self._tokens, self._tried, self._model)
         except PoolExhausted as exhausted:
+            self.settled()
             raise self._given_up(exhausted) from None
 
     def failed(self, access: Lease | None, error: ProviderError) -> None:
         """Take note of it. Raises it when another key would change nothing, or it is too late for one."""
         if access is None:
             raise error
-        access.failed(error.kind, status=error.status, retry_after=error.retry_after, message=error.message)
+        if error.status == _FORBIDDEN and error.kind == "unauthorized":
+            self._doubt(access, error)
+        else:
+            access.failed(
+                error.kind, status=error.status, retry_after=error.retry_after, message=error.message
+            )
         self._tried.add(access.id)
         if error.kind not in PER_KEY or self._clock() >= self._until:
+            self.settled()
             raise error
         self._last = error
 
-    def abandon(self, access: Lease | None) -> None:
-        if access is not None:
+    def _doubt(self, access: Lease, error: ProviderError) -> None:
+        """A 403 may be about what is asked and not about who asks: it is held against a key once another was answered.
+
+        When two keys are told the same, nothing is held against either. Raises `error` then.
+        """
+        if self._doubted is not None:
+            self._doubted[0].abandon()
             access.abandon()
+            self._doubted = None
+            raise error
+        self._doubted = access, error
+
+    def settled(self) -> None:
+        """Another key was answered, or there was none to compare with: a doubt is none any more."""
+        if self._doubted is not None:
+            access, error = self._doubted
+            self._doubted = None
+            access.failed(
+                error.kind, status=error.status, retry_after=error.retry_after, message=error.message
+            )
+
+    def abandon(self, access: Lease | None) -> None:
+        """Nobody wants an answer any more."""
+        for one in (access, self._doubted[0] if self._doubted is not None else None):
+            if one is not None:
+                one.abandon()
+        self._doubted = None
 
     def _given_up(self, exhausted: PoolExhausted) -> ProviderError:
         last, tried = self._last, len(self._tried)

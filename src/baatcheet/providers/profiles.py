@@ -70,7 +70,7 @@ class Profile:
     optional: bool = False  # it may come and go: listed only while it answers
     id_prefix: str = ""  # what its list puts before each name
     not_chat: str = ""  # names in its list that match this do neither chat nor embed
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)  # a gateway's key may be one
     protocol: Protocol = "openai"
 
 

@@ -5,6 +5,7 @@ import base64
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -331,6 +332,23 @@ async def test_keys_are_ordered_by_number_each_once_and_the_last_line_of_a_name_
     await store.roll_back("groq", versions.current.version if versions.current else "")
     assert of((await store.versions("groq")).current) == ["a", "b", "two", "ten"]
     assert "old" not in store.path.read_text()
+
+
+async def test_reading_many_providers_at_once_costs_less_than_one_by_one(tmp_path: Path) -> None:
+    many = [f"lab{number}" for number in range(24)]
+    sets = {name: [f"{name}-{number}" for number in range(4)] for name in many}
+    await made_at(tmp_path, **sets)
+    store = store_at(tmp_path)
+
+    async def seconds(reads: Sequence[Sequence[str]]) -> float:
+        begun = time.process_time()
+        for providers in reads:
+            await store.fetch(providers)
+        return time.process_time() - begun
+
+    together = min([await seconds([many]) for _ in range(3)])
+
+    assert together < min([await seconds([[name] for name in many]) for _ in range(3)])
 
 
 async def test_adding_staging_and_promoting_need_no_private_key(tmp_path: Path) -> None:

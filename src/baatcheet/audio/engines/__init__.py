@@ -21,14 +21,18 @@ def build_engines(
 
     `router`: whose routes they may name, too. Raises SettingsError.
     """
-    if not settings.engines:
-        found: list[Engine] = [
-            ProviderEngine(provider, models[0]) for provider, models in catalogue.transcribers()
+    if settings.engines:
+        named = [_engine(name, catalogue, sandbox, router) for name in settings.engines]
+        return Engines(lambda: named)
+    here = [MoonshineEngine(sandbox)] if is_installed() else []
+
+    def found() -> list[Engine]:
+        return [
+            *(ProviderEngine(provider, models[0]) for provider, models in catalogue.transcribers()),
+            *here,
         ]
-        if is_installed():
-            found.append(MoonshineEngine(sandbox))
-        return Engines(found)
-    return Engines([_engine(name, catalogue, sandbox, router) for name in settings.engines])
+
+    return Engines(found)
 
 
 def _engine(name: str, catalogue: Catalogue, sandbox: Sandbox, router: Router | None) -> Engine:

@@ -1,6 +1,6 @@
 """The interface of what turns speech into text, and the order in which several are asked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -64,24 +64,25 @@ class NobodyTranscribes(Exception):
 
 
 class Engines:
-    """The engines that there are, the preferred one first."""
+    """The engines that there are, the preferred one first. `engines` is asked anew each time: keys come and go."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        self._engines = tuple(engines)
+    def __init__(self, engines: Callable[[], Sequence[Engine]]) -> None:
+        self._now = engines
 
     @property
     def names(self) -> list[str]:
-        return [engine.name for engine in self._engines]
+        return [engine.name for engine in self._now()]
 
     def choose(self, model: str | None, wish: Wish) -> list[Engine]:
         """Those to ask for `model`, first to last; never empty. None: any.
 
         Raises NobodyTranscribes.
         """
-        if not self._engines:
+        engines = self._now()
+        if not engines:
             raise NobodyTranscribes("No engine for transcription is configured.")
-        named = [one for one in self._engines if model in {one.name, one.name.partition("/")[2]}]
-        chosen = named or (list(self._engines) if model is None or model in USUAL else [])
+        named = [one for one in engines if model in {one.name, one.name.partition("/")[2]}]
+        chosen = named or (list(engines) if model is None or model in USUAL else [])
         if not chosen:
             raise NobodyTranscribes(
                 f"There is no engine {model!r}. There is: {', '.join(self.names)}.", "model"

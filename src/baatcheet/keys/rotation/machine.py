@@ -106,7 +106,7 @@ class Rotator:
         """Go on from where it is. `finish`: the transaction in which it ends; one of its own unless given.
 
         Raises TryAgain for what is passing, GiveUp when there is no such rotation, LeaseLost when another run has
-        taken it, DatabaseUnavailable.
+        taken it, DatabaseUnavailable: nothing is decided before the keys can be told apart.
         """
         async with self._db.system() as session:
             state = await record.take(session, id_)
@@ -342,6 +342,11 @@ class Rotator:
                 "failed",
                 "Old keys are in use again: somebody has changed the store meanwhile. Nothing was revoked.",
             )
+        async with self._db.system() as session:
+            held = await record.held(session, detail.gone)
+        if held:  # a store of its own, perhaps, which nobody has changed
+            detail.by_hand += [key for key in self._unsettled(state, ()) if key in held]
+            detail.notes.append(f"{len(held)} old keys are still in use by a process, and were not revoked.")
         maker = self._maker(state)
         known = _known_keys(self._parts.ring, state.provider, versions)
         for old in self._unsettled(state, detail.at):
@@ -491,11 +496,24 @@ class Rotator:
         """Delete what was made at the provider; what there is to say where that is not possible."""
         if state.detail.source != "provisioner":
             return ""
+        if in_use := await self._made_in_use(state):
+            return f" {in_use} keys that were made are in use, and stay at the provider."
         maker = self._maker(state)
         if maker is None:
             return f" At the provider, delete the keys whose names begin with {name_of(state.id, 0)[:-1]!r}."
         await self._delete_made(state, maker, keep=())
         return ""
+
+    async def _made_in_use(self, state: State) -> int:
+        """How many of the keys that were made are current in the store, or picked from by a process."""
+        made = [one.key for one in state.detail.made]
+        store = self._store_named(state)
+        current = (
+            self._ids(state, (await store.versions(state.provider)).current) if store is not None else ()
+        )
+        async with self._db.system() as session:
+            held = await record.held(session, made)
+        return len([key for key in made if key in current or key in held])
 
     async def _until_served(self, state: State, seconds: float) -> None:
         """Until every live process serves what was announced, or the time is over."""
@@ -508,13 +526,14 @@ class Rotator:
             await asyncio.sleep(self._pace.look)
 
     async def _until_drained(self, state: State, keys: Sequence[str]) -> None:
-        """Until every live process serves what was announced and has no request with `keys`, or the time is over."""
+        """Until no live process picks from `keys` or has a request under way with one, or the time is over."""
         while True:
             async with self._db.system() as session:
                 behind = await record.behind(session, state.detail.sets)
+                held = await record.held(session, keys)
                 flying = await record.in_flight(session, keys)
                 moment = await record.now(session)
-            if not behind and not flying:
+            if not behind and not held and not flying:
                 return
             if moment >= state.detail.until:
                 state.detail.notes.append(

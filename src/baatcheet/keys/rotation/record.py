@@ -175,6 +175,15 @@ async def behind(session: AsyncSession, sets: int) -> int:
     return int(await session.scalar(query, {"sets": sets, "live": LIVE}) or 0)
 
 
+async def held(session: AsyncSession, keys: Sequence[str]) -> set[str]:
+    """Those of `keys` that a live process still picks from, whatever it says to have read."""
+    query = text(
+        "SELECT DISTINCT held.key FROM key_watchers, jsonb_array_elements_text(holds) AS held (key) "
+        "WHERE held.key = ANY(:keys) AND seen_at > clock_timestamp() - make_interval(secs => :live)"
+    )
+    return set((await session.scalars(query, {"keys": list(keys), "live": LIVE})).all())
+
+
 async def in_flight(session: AsyncSession, keys: Sequence[str]) -> int:
     """Requests under way with `keys`, in live processes."""
     query = text(

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -70,6 +71,12 @@ class Place:
 
 def place_of(variable: str, providers: Iterable[str] = ()) -> Place | None:
     """What `variable` is for; None when it holds no key. `providers`: those of one's own."""
+    return _place_of(variable, tuple(providers))
+
+
+# It is asked of every line of the file for every provider, beside requests.
+@lru_cache(maxsize=8192)
+def _place_of(variable: str, providers: tuple[str, ...]) -> Place | None:
     others = {one: variable_of(one) for one in providers if provider_of(variable_of(one)) is None}
     marked = _MARKED.fullmatch(variable)
     if marked is not None and (whose := provider_of(marked[1] + marked[3], others)) is not None:
@@ -556,7 +563,11 @@ class _Lines:
 
     def __init__(self, lines: list[Line], providers: Sequence[str]) -> None:
         self.lines = lines
-        self._providers = providers
+        self._providers = tuple(providers)
+
+    def _place(self, name: str, provider: str) -> Place | None:
+        known = self._providers
+        return place_of(name, known if provider in known else (*known, provider))
 
     def of(self, provider: str, kind: Kind) -> list[tuple[int, Place]]:
         """The lines that count of one set, with their positions, in the order of its keys. Empty ones hold no key."""
@@ -565,7 +576,7 @@ class _Lines:
             (position, place)
             for name, position in last.items()
             if self.lines[position].value
-            and (place := place_of(name, (*self._providers, provider))) is not None
+            and (place := self._place(name, provider)) is not None
             and (place.provider, place.kind) == (provider, kind)
         ]
         return sorted(found, key=lambda one: (one[1].number, one[0]))
@@ -617,7 +628,7 @@ class _Lines:
     def _names(self, provider: str, kind: Kind) -> set[str]:
         found = set()
         for line in self.lines:
-            place = place_of(line.name, (*self._providers, provider)) if line.name is not None else None
+            place = self._place(line.name, provider) if line.name is not None else None
             if (
                 line.name is not None
                 and place is not None

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from pydantic import SecretStr
 
@@ -68,6 +68,9 @@ class VariableSource:
 
     def read(self, name: str, public_key: str | None) -> tuple[SecretKey, ...]:
         return _keys(self.where, self._value.get_secret_value())
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a private key is not pickled or copied")
 
 
 class KeyFileSource:

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from baatcheet.keys.stores.model import StoreRefused, StoreUnavailable
 from baatcheet.keys.stores.remote import Failure
 from baatcheet.platform.logging import get_logger
-from baatcheet.platform.redaction import register_secret
+from baatcheet.platform.redaction import register_passing_secret
 
 log = get_logger(__name__)
 
@@ -133,7 +133,7 @@ class KubernetesAuth:
                 f"the service account's token can't be read from {self.jwt_file}. BaatCheet must run in a pod with a "
                 "service account, or BAATCHEET_VAULT_JWT_FILE name another file.",
             )
-        register_secret(jwt)
+        register_passing_secret(jwt)
         return _lease_of(
             client.auth.kubernetes.login(self.role, jwt, use_token=False, mount_point=self.mount)
         )
@@ -302,7 +302,7 @@ class VaultSession:
 
     def _hold(self, lease: Lease) -> None:
         token = lease.token.get_secret_value()
-        register_secret(token)
+        register_passing_secret(token)
         self._client.token = token
         self._since = self._clock()
         self._longest = max(self._longest, lease.seconds or 0.0)

@@ -48,6 +48,7 @@ INSERT INTO key_changes DEFAULT VALUES;
 CREATE TABLE key_watchers (
     process uuid CONSTRAINT pk_key_watchers PRIMARY KEY,
     sets bigint NOT NULL,
+    holds jsonb NOT NULL DEFAULT '[]',
     in_flight jsonb NOT NULL DEFAULT '{}',
     seen_at timestamptz NOT NULL DEFAULT now()
 );

@@ -22,6 +22,8 @@ _NOT_THE_KEY = re.compile(
     r"moderat|flagged|content[ _](?:policy|filter)|safety|model_not_found|access to (?:the )?model|blocked model",
     re.IGNORECASE,
 )
+_NOT_FROM_HERE = re.compile(r"network settings|country|region|territory|ip address", re.IGNORECASE)
+_TOO_DEAR = re.compile(r"can only afford|fewer max_tokens", re.IGNORECASE)
 _STATUS = re.compile("[45][0-9]{2}")
 
 
@@ -129,6 +131,12 @@ def kind_of(status: int, code: str, message: str) -> FailureKind:
     # What a user wrote, or a model that this account may not use: the next key would be told the same.
     if status == 403 and _NOT_THE_KEY.search(f"{code} {message}"):
         return "rejected"
+    # From where it is asked: the same with every key.
+    if status == 403 and _NOT_FROM_HERE.search(message):
+        return "unreachable"
+    # A smaller request could still be paid for.
+    if status == 402 and _TOO_DEAR.search(message):
+        return "rate_limited"
     # Google answers 400 to a key that it does not know.
     if status in {401, 402, 403} or (status == 400 and _BAD_KEY.search(f"{code} {message}")):
         return "unauthorized"
