@@ -76,6 +76,8 @@ async def cut() -> "asyncio.Server":
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(65_536):
             writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\ndata: {"word ": 1')
+        writer.close()
+        await writer.wait_closed()
 
     return await asyncio.start_server(answer, "127.0.0.1", 0)
 

@@ -1,6 +1,7 @@
 """The ring: what the stores hold is what every process serves, soon, and a store that is away takes nothing with it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -12,8 +13,8 @@ from pydantic import SecretStr
 from baatcheet.keys.pools import Pools
 from baatcheet.keys.ring import KeyRing
 from baatcheet.keys.secret import SecretKey
-from baatcheet.keys.stores.model import KeySet, SecretStore, StoreUnavailable
-from baatcheet.platform.database import Database, connect
+from baatcheet.keys.stores.model import KeySet, SecretStore, StoreMalformed, StoreUnavailable
+from baatcheet.platform.database import Database, DatabaseUnavailable, connect
 from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.redaction import redact
 from baatcheet.platform.settings import DatabaseSettings, SettingsError
@@ -220,3 +221,107 @@ async def test_what_is_read_from_a_store_is_not_changed_by_a_failing_part(new_ri
     store.odd = False
     store.put("groq", [key(2)])
     await eventually(lambda: served(ring) == [key(2)])
+
+
+async def test_no_key_is_told_from_another_before_the_database_has_said_what_ids_are_made_with(
+    own_database: str,
+) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:9/nothing"
+    db = Database(
+        DatabaseSettings(url=SecretStr(nowhere), checkout_timeout=1), pool_size=2, name="ring tests"
+    )
+    store = MemoryStore("vault")
+    store.put("groq", [key(1)])
+    ring = KeyRing(db, [store], PROVIDERS, Pools())
+    try:
+        await ring.start()
+        assert served(ring) == [key(1)], "the keys are served all the same"
+        with pytest.raises(DatabaseUnavailable):
+            ring.fingerprint("groq", SecretKey(key(1)))
+    finally:
+        await ring.close()
+        await db.close()
+
+
+async def test_a_process_that_could_not_read_a_store_does_not_say_that_it_serves_the_change(
+    new_ring: NewRing, own_database: str
+) -> None:
+    good, bad = MemoryStore("vault"), MemoryStore("vault")
+    for store in (good, bad):
+        store.put("groq", [key(1)])
+    first, second = await new_ring(good), await new_ring(bad)
+    bad.failure = StoreUnavailable("vault", "can't be reached")
+    for store in (good, bad):
+        store.put("groq", [key(2)])
+    connection = await connect(own_database)
+    try:
+        before = await connection.fetchval("SELECT sets FROM key_changes")
+        await first.refresh()
+        told = await connection.fetchval("SELECT sets FROM key_changes")
+        assert told > before
+        async with asyncio.timeout(10):
+            while await watcher(connection, first, "sets") < told:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(2)
+        assert await watcher(connection, second, "sets") < told
+        held = json.loads(await watcher(connection, second, "holds"))
+        assert held == [second.fingerprint("groq", SecretKey(key(1)))]
+        bad.failure = None
+        async with asyncio.timeout(10):
+            while await watcher(connection, second, "sets") < told:
+                await asyncio.sleep(0.05)
+        assert served(second) == [key(2)]
+    finally:
+        await connection.close()
+
+
+async def watcher(connection: Any, ring: KeyRing, column: str) -> Any:
+    return await connection.fetchval(f"SELECT {column} FROM key_watchers WHERE process = $1", ring.process)
+
+
+async def test_a_process_whose_store_is_slow_is_seen_to_live(new_ring: NewRing, own_database: str) -> None:
+    class Slow(MemoryStore):
+        slow = False
+
+        async def fetch(self, providers: Sequence[str]) -> Mapping[str, KeySet]:
+            if self.slow:
+                await asyncio.sleep(30)
+            return await super().fetch(providers)
+
+    store = Slow("vault")
+    store.put("groq", [key(1)])
+    ring = await new_ring(store)
+    connection = await connect(own_database)
+    try:
+        store.slow = True
+        await connection.execute("UPDATE key_changes SET sets = sets + 1")
+        await asyncio.sleep(3)
+        before = await watcher(connection, ring, "seen_at")
+        async with asyncio.timeout(5):
+            while await watcher(connection, ring, "seen_at") == before:
+                await asyncio.sleep(0.1)
+    finally:
+        store.slow = False
+        await connection.close()
+
+
+async def test_one_providers_unreadable_secret_takes_nothing_from_the_others(new_ring: NewRing) -> None:
+    class Partly(MemoryStore):
+        spoilt = False
+
+        async def fetch(self, providers: Sequence[str]) -> Mapping[str, KeySet]:
+            found = dict(await super().fetch(providers))
+            if self.spoilt:
+                del found["lab"]
+                raise StoreMalformed("vault", "lab: is not a list of keys", found)
+            return found
+
+    store = Partly("vault")
+    store.put("groq", [key(1)])
+    store.put("lab", [key(2)])
+    ring = await new_ring(store)
+    store.spoilt = True
+    store.put("groq", [key(3)])
+    await ring.refresh()
+    assert served(ring) == [key(3)]
+    assert served(ring, "lab") == [key(2)]

@@ -27,10 +27,18 @@ WITH newest AS (
     UPDATE user_identities SET claims_at = $2 WHERE id = $1 AND (claims_at IS NULL OR claims_at < $2) RETURNING user_id
 ), held AS (
     SELECT u.id, u.role FROM users u JOIN newest ON newest.user_id = u.id FOR UPDATE OF u
+), wanted AS (
+    -- The last active administrator stays one: nobody could undo it.
+    SELECT held.id, held.role AS before, CASE
+        WHEN held.role = 'admin' AND NOT EXISTS (
+            SELECT FROM users o WHERE o.role = 'admin' AND o.active AND o.id <> held.id
+        ) THEN held.role ELSE $3 END AS role
+    FROM held
 ), changed AS (
-    UPDATE users u SET role = $3, updated_at = clock_timestamp() FROM held WHERE u.id = held.id AND held.role <> $3
+    UPDATE users u SET role = wanted.role, updated_at = clock_timestamp() FROM wanted
+    WHERE u.id = wanted.id AND wanted.before <> wanted.role
 )
-SELECT held.role AS before, $3 AS role FROM held
+SELECT before, role FROM wanted
 """
 
 # Each is a token's or an identity's. One that another process has marked within the minute, or is marking now, is

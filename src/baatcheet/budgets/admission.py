@@ -391,17 +391,39 @@ class Budgets:
         if not rows:
             return
         setattr(self, name, {})
+        try:
+            await self._insert(statement, rows)
+        except (DatabaseUnavailable, asyncio.CancelledError):
+            self._keep(name, rows)
+            raise
+        except Exception:  # noqa: BLE001 - one row is at fault: its holder is gone
+            await self._pour_one_by_one(name, statement, rows)
+
+    async def _pour_one_by_one(
+        self, name: str, statement: str, rows: dict[tuple[Any, ...], list[int]]
+    ) -> None:
+        """Write what can be written; what can't takes no other row with it."""
+        while rows:
+            key, sums = rows.popitem()
+            try:
+                await self._insert(statement, {key: sums})
+            except (DatabaseUnavailable, asyncio.CancelledError):
+                self._keep(name, {**rows, key: sums})
+                raise
+            except Exception as error:  # noqa: BLE001
+                log.warning("budgets.not_written", error=error)
+
+    async def _insert(self, statement: str, rows: dict[tuple[Any, ...], list[int]]) -> None:
         columns = [
             list(column) for column in zip(*((*key, *sums) for key, sums in rows.items()), strict=True)
         ]
-        try:
-            async with self._db.hot() as connection:
-                await connection.execute(statement, *columns)
-        except (DatabaseUnavailable, asyncio.CancelledError):
-            kept = getattr(self, name)
-            for key, sums in rows.items():
-                _add(kept, key, sums)
-            raise
+        async with self._db.hot() as connection:
+            await connection.execute(statement, *columns)
+
+    def _keep(self, name: str, rows: dict[tuple[Any, ...], list[int]]) -> None:
+        kept = getattr(self, name)
+        for key, sums in rows.items():
+            _add(kept, key, sums)
 
     async def expire(self) -> None:
         """Charge, as they were estimated, requests of which nobody has said in time what they used."""

@@ -241,6 +241,8 @@ class KeyRing:
             try:
                 self._read[store.name] = await store.fetch(self.providers)
             except StoreError as error:
+                if error.found:  # one provider's secret takes nothing from the others
+                    self._read[store.name] = {**self._read.get(store.name, {}), **error.found}
                 return error
             return None
 

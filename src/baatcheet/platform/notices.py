@@ -32,7 +32,9 @@ async def listen(
             await while_wanted.wait()
         try:
             connection = await connect()
-        except DatabaseUnavailable:
+        except Exception as error:  # noqa: BLE001 - it is tried again, and polled meanwhile
+            if not (isinstance(error, DatabaseUnavailable) or is_unavailable(error)):
+                log.error("notices.not_connected", error=error, channel=channel)
             await asyncio.sleep(AWAY_PAUSE)
             continue
         try:

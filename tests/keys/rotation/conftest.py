@@ -118,14 +118,14 @@ class Bench:
         async with self.db.system() as session:
             return list((await session.scalars(statement, {"provider": self.provider})).all())
 
-    async def watcher(self, *, sets: int, in_flight: str = "{}") -> UUID:
+    async def watcher(self, *, sets: int, in_flight: str = "{}", holds: str = "[]") -> UUID:
         """A process that says of itself what a ring says."""
         statement = text(
-            "INSERT INTO key_watchers (process, sets, in_flight) VALUES (gen_random_uuid(), :sets, CAST(:f AS jsonb)) "
-            "RETURNING process"
+            "INSERT INTO key_watchers (process, sets, in_flight, holds) "
+            "VALUES (gen_random_uuid(), :sets, CAST(:f AS jsonb), CAST(:h AS jsonb)) RETURNING process"
         )
         async with self.db.system() as session:
-            found: UUID | None = await session.scalar(statement, {"sets": sets, "f": in_flight})
+            found: UUID | None = await session.scalar(statement, {"sets": sets, "f": in_flight, "h": holds})
         assert found is not None
         return found
 

@@ -197,6 +197,44 @@ async def test_a_request_that_never_ends_holds_a_rotation_up_for_a_while_only(be
     assert "1 processes did not serve the change in time, 2 requests had not ended." in row.detail["notes"]
 
 
+async def test_a_key_that_a_process_picks_from_is_not_revoked_whatever_that_process_says_to_have_read(
+    bench: Bench,
+) -> None:
+    first, second = await bench.has(2)
+    bench.makes()
+    await bench.watcher(sets=2**62, holds=f'["{bench.id(first)}"]')
+    row = await bench.rotate()
+    assert row.outcome == "rotated"
+    assert bench.fake.works(first)
+    assert not bench.fake.works(second)
+    assert row.detail["by_hand"] == [bench.id(first)]
+    assert "1 old keys are still in use by a process, and were not revoked." in row.detail["notes"]
+
+
+async def test_new_keys_that_are_in_use_are_not_deleted_when_a_rotation_is_given_up(bench: Bench) -> None:
+    await bench.has(1)
+    bench.makes()
+    id_ = await bench.begin()
+    bench.pace(watch=600.0)
+    running = asyncio.create_task(Rotator(bench.parts).run(id_))
+    while (await bench.row(id_)).step != "watch":
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+    # Somebody sends it back to its beginning: the new keys look foreign to it then.
+    async with bench.db.system() as session:
+        await session.execute(
+            text(
+                "UPDATE key_rotations SET step = 'undo', detail = detail || jsonb_build_object('target', '[]'::jsonb) "
+                "WHERE id = CAST(:id AS uuid)"
+            ),
+            {"id": id_},
+        )
+    assert await Rotator(bench.parts).run(id_) == "failed"
+    assert all(bench.fake.works(key) for key in await bench.set_of())
+    assert "1 keys that were made are in use" in str((await bench.row(id_)).error)
+
+
 async def test_old_keys_that_somebody_has_brought_back_are_not_revoked(bench: Bench) -> None:
     old = await bench.has(2)
     bench.makes()

@@ -105,11 +105,16 @@ class AwsStore:
             return_exceptions=True,
         )
         found = {}
+        failed: BaseException | None = None
         for provider, one in zip(providers, sets, strict=True):
             if isinstance(one, BaseException):
-                raise one
-            if one is not None:
+                failed = failed or one
+            elif one is not None:
                 found[provider] = one
+        if isinstance(failed, StoreError):
+            failed.found = found
+        if failed is not None:
+            raise failed
         return found
 
     async def versions(self, provider: str) -> Versions:

@@ -105,6 +105,7 @@ class EncryptedFileStore:
     def __init__(self, path: Path, private_keys: PrivateKeys) -> None:
         self.path = path
         self.private_keys = private_keys
+        self._seen = False
 
     @classmethod
     def of(cls, settings: SecretSettings) -> "EncryptedFileStore":
@@ -369,8 +370,12 @@ class EncryptedFileStore:
 
     def _read(self) -> Document | None:
         try:
-            return Document.of(self.path.read_bytes().decode("utf-8-sig"))
+            document = Document.of(self.path.read_bytes().decode("utf-8-sig"))
         except (FileNotFoundError, NotADirectoryError):
+            if self._seen:  # unmounted, or saved by an editor that removes it first: that takes no key away
+                raise StoreUnavailable(
+                    self.name, f"{self.path} was there and is gone. Bring it back, or start anew without it."
+                ) from None
             return None
         except UnicodeDecodeError:
             raise StoreMalformed(
@@ -387,6 +392,8 @@ class EncryptedFileStore:
             ) from None
         except OSError as error:
             raise StoreUnavailable(self.name, f"{self.path} can't be read ({error.strerror}).") from None
+        self._seen = True
+        return document
 
     def _write(self, document: Document) -> None:
         """By the holder of the lock."""

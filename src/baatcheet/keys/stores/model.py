@@ -30,11 +30,15 @@ class Versions:
 
 
 class StoreError(Exception):
-    """A store did not do what was asked. The message names the store and the secret, says what to do, holds no key."""
+    """A store did not do what was asked. The message names the store and the secret, says what to do, holds no key.
 
-    def __init__(self, store: str, message: str) -> None:
+    `found`: where one provider's secret is at fault, the sets of the others.
+    """
+
+    def __init__(self, store: str, message: str, found: Mapping[str, KeySet] | None = None) -> None:
         super().__init__(f"{store}: {message}")
         self.store = store
+        self.found = dict(found or {})
 
 
 class StoreUnavailable(StoreError):

@@ -5,11 +5,11 @@ a thread returns its failure as a value, and the error is raised afresh on the e
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, ParamSpec, TypeVar
 
-from baatcheet.keys.stores.model import StoreError, StoreUnavailable
+from baatcheet.keys.stores.model import KeySet, StoreError, StoreUnavailable
 from baatcheet.kit.backoff import exponential, jittered
 from baatcheet.platform.threads import Threads
 
@@ -22,11 +22,12 @@ Arguments = ParamSpec("Arguments")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a request ended badly. `again`: asking once more may help."""
+    """How a request ended badly. `again`: asking once more may help; `found`: as of `StoreError`."""
 
     kind: type[StoreError]
     message: str
     again: bool = False
+    found: Mapping[str, KeySet] = field(default_factory=dict)
 
 
 class Remote:
@@ -53,7 +54,7 @@ class Remote:
         attempt = 1
         while isinstance(outcome := await self.once(function, *args, **kwargs), Failure):
             if not outcome.again or attempt == ATTEMPTS:
-                raise outcome.kind(self._store, outcome.message)
+                raise outcome.kind(self._store, outcome.message, outcome.found)
             await asyncio.sleep(jittered(exponential(attempt, first=_FIRST_PAUSE)))
             attempt += 1
         return outcome

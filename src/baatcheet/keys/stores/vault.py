@@ -206,16 +206,18 @@ class VaultStore:
         if isinstance(document, Failure):
             return document
         found = {}
+        failed: Failure | None = None
         for provider in providers:
             if provider not in document.entries:
                 continue
             keys = keys_of(document.entries[provider])
             if isinstance(keys, Unreadable):
-                return self._malformed(provider, keys)
+                failed = failed or self._malformed(provider, keys)
+                continue
             kept = self._key_set(provider, keys)
             if kept is not None:
                 found[provider] = kept
-        return found
+        return replace(failed, found=found) if failed is not None else found
 
     def _sets(self, provider: str) -> _Sets | Failure:
         document = self._load()
