@@ -105,7 +105,7 @@ async def decoding(report: Report, bench: Bench, folder: Path, *, quick: bool) -
     path = folder / "long.mp3"
     await asyncio.to_thread(make_long, path, minutes * 60)
     async with Sandbox(processes=1) as sandbox:
-        transcriber = Transcriber(sandbox, Engines([]), AudioSettings())
+        transcriber = Transcriber(sandbox, Engines(list), AudioSettings())
         pieces = folder / "pieces"
         pieces.mkdir()
         begun = time.perf_counter()

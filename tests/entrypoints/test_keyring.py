@@ -7,13 +7,18 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 import pytest_asyncio
 
+from baatcheet.entrypoints.features import share
 from baatcheet.entrypoints.keyring import open_ring
 from baatcheet.platform.database import Database
+from baatcheet.platform.http import client_session
 from baatcheet.platform.settings import Settings, SettingsError, load
+from baatcheet.providers.catalogue import build_catalogue
+from baatcheet.providers.routing.router import Router
 
 LAB = json.dumps([{"name": "lab", "base_url": "https://llm.example.com/v1", "api_key_env": "LAB_KEY"}])
 
@@ -74,3 +79,14 @@ async def test_a_limit_that_does_not_exist_stops_the_start(
         SettingsError, match="BAATCHEET_KEY_LIMITS: groq has a limit called 'requests_per_hour'"
     ):
         await open_ring(settings, database, stack)
+
+
+async def test_ocr_space_is_not_sent_a_key_without_tls(
+    services: Mapping[str, str], database: Database, tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    settings = settings_with(services, tmp_path, BAATCHEET_OCR_SPACE_URL="http://ocr.example.com/parse")
+    async with client_session() as session:
+        catalogue = build_catalogue(settings.providers, session)
+        stack.push_async_callback(catalogue.close)
+        with pytest.raises(SettingsError, match="BAATCHEET_OCR_SPACE_URL: is without TLS"):
+            share(settings, database, catalogue, stack, cast("Router", None))

@@ -135,6 +135,24 @@ async def test_a_start_does_not_forgive_a_quarantined_key(
     assert (await ledger.states())[keys[0].id].state == "quarantined"
 
 
+async def test_a_quarantined_key_that_goes_and_comes_back_is_still_quarantined(
+    database: Database, provider: str, clock: Clock
+) -> None:
+    keys = keys_of(provider)
+    process = Process(database, provider, keys, clock)
+    await process.ledger.know(provider, "file", keys)
+    assert await process.ledger.quarantine(keys[0].id, "it leaked", ADMIN)
+    await process.ledger.know(provider, "file", keys[1:])
+    await process.ledger.know(provider, "file", keys)
+    states = await process.ledger.states()
+    assert (states[keys[0].id].state, states[keys[0].id].reason) == ("quarantined", "it leaked")
+    assert states[keys[1].id].state == "active"
+    assert await process.ledger.restore(keys[0].id, ADMIN)
+    await process.ledger.know(provider, "file", keys[1:])
+    await process.ledger.know(provider, "file", keys)
+    assert (await process.ledger.states())[keys[0].id].state == "active"
+
+
 async def test_what_is_known_already_is_not_told_again(
     database: Database, provider: str, clock: Clock
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from baatcheet.keys.audit import SYSTEM
 from baatcheet.keys.pools import Pools
 from baatcheet.keys.ring import KeyRing
 from baatcheet.keys.secret import SecretKey
@@ -325,3 +326,18 @@ async def test_one_providers_unreadable_secret_takes_nothing_from_the_others(new
     await ring.refresh()
     assert served(ring) == [key(3)]
     assert served(ring, "lab") == [key(2)]
+
+
+async def test_a_quarantined_key_that_comes_back_is_never_handed_out(new_ring: NewRing) -> None:
+    store = MemoryStore("vault")
+    store.put("groq", [key(1), key(2)])
+    ring = await new_ring(store)
+    leaked = ring.pool("groq").states()[0].id
+    await ring.ledger.quarantine(leaked, "it leaked", SYSTEM)
+    await eventually(lambda: ring.pool("groq").states()[0].state == "quarantined")
+    store.put("groq", [key(2)])
+    await ring.refresh()
+    store.put("groq", [key(1), key(2)])
+    await ring.refresh()
+    assert [one.state for one in ring.pool("groq").states()] == ["quarantined", "active"]
+    assert {ring.pool("groq").pick().key for _ in range(10)} == {SecretKey(key(2))}

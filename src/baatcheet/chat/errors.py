@@ -19,6 +19,9 @@ from baatcheet.providers.catalogue import UnknownModel
 from baatcheet.providers.model import AllProvidersFailed, ProviderError
 from baatcheet.providers.routing.model import RouteUnfit
 
+SHORT_WAIT = 5.0  # seconds
+LONG_WAIT = 60.0
+
 
 class TurnInterrupted(Conflict):
     """This turn was interrupted before its end."""
@@ -108,5 +111,8 @@ def problem_of_failure(failed: AllProvidersFailed) -> Problem:
         for a in failed.attempts
     ]
     detail = f"No provider answered. Tried: {str(failed).rstrip('.')}."
-    wait = failed.retry_after if failed.retry_after is not None else 5.0
+    wait = failed.retry_after
+    if wait is None:  # keys that are refused wait for a person
+        refused = tried and all(one["failure"] == "unauthorized" for one in tried)
+        wait = LONG_WAIT if refused else SHORT_WAIT
     return Unavailable(detail, retry_after=wait, tried=tried)

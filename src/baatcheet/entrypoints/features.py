@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
@@ -31,7 +32,8 @@ from baatcheet.notifications.service import Notifications
 from baatcheet.openai_api import audio as openai_audio
 from baatcheet.platform.blobs import Blobs, build_blobs
 from baatcheet.platform.database import Database
-from baatcheet.platform.settings import Settings
+from baatcheet.platform.http import is_loopback
+from baatcheet.platform.settings import Settings, SettingsError
 from baatcheet.platform.signed_links import SignedLinks
 from baatcheet.platform.uploads import body_limit
 from baatcheet.providers.catalogue import Catalogue
@@ -81,12 +83,22 @@ def share(
     settings: Settings, db: Database, catalogue: Catalogue, stack: AsyncExitStack, router: Router
 ) -> Shared:
     """Make what is shared; `stack` closes it. Raises SettingsError."""
+    _require_tls_of_ocr(settings.attachments.ocr_space_url)
     blobs = build_blobs(settings.storage, settings.embedded.data_dir)
     stack.push_async_callback(blobs.close)
     sandbox, presses = Sandbox(SANDBOXES), Sandbox(SANDBOXES)
     stack.push_async_callback(sandbox.close)
     stack.push_async_callback(presses.close)
     return Shared(settings, db, catalogue, blobs, sandbox, presses, router)
+
+
+def _require_tls_of_ocr(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise SettingsError(
+            "BAATCHEET_OCR_SPACE_URL: is without TLS and not on this machine: keys and pictures would be readable on "
+            "the way. Example: BAATCHEET_OCR_SPACE_URL=https://apipro1.ocr.space/parse/image"
+        )
 
 
 def install_services(app: FastAPI, shared: Shared) -> None:

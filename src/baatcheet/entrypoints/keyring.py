@@ -25,8 +25,10 @@ def keys_of_environment(settings: Settings) -> dict[str, tuple[SecretKey, ...]]:
     }
 
 
-def build_ring(settings: Settings, db: Database, metrics: Metrics | None = None) -> KeyRing:
-    """The ring, not yet started. Raises SettingsError."""
+def build_ring(
+    settings: Settings, db: Database, metrics: Metrics | None = None, *, listens: bool = True
+) -> KeyRing:
+    """The ring, not yet started. `listens` False: for one command. Raises SettingsError."""
     secrets = settings.secrets
     stores = build_stores(secrets, keys_of_environment(settings))
     try:
@@ -39,7 +41,7 @@ def build_ring(settings: Settings, db: Database, metrics: Metrics | None = None)
         [*KEY_VARIABLES, *(custom.name for custom in settings.providers.custom)],
         pools,
         refresh_seconds=secrets.refresh_seconds,
-        connect=direct_connection(settings) if hears_notices(settings, db) else None,
+        connect=direct_connection(settings) if listens and hears_notices(settings, db) else None,
         metrics=metrics,
     )
 

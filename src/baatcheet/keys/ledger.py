@@ -37,12 +37,13 @@ _KNOW = text(
     "SELECT id, :provider, hint, :store FROM unnest(CAST(:ids AS text[]), CAST(:hints AS text[])) AS d (id, hint) "
     "ORDER BY id "
     "ON CONFLICT (id) DO UPDATE SET store = excluded.store, hint = excluded.hint, retired_at = NULL, "
-    "state = CASE WHEN k.state = 'retired' THEN 'active' ELSE k.state END, "
-    "reason = CASE WHEN k.state = 'retired' THEN NULL ELSE k.reason END, changed_at = now() "
+    "state = CASE WHEN k.state <> 'retired' THEN k.state WHEN k.refused THEN 'quarantined' ELSE 'active' END, "
+    "reason = CASE WHEN k.state = 'retired' AND NOT k.refused THEN NULL ELSE k.reason END, changed_at = now() "
     "WHERE k.state = 'retired' OR k.store <> excluded.store OR k.hint <> excluded.hint RETURNING id"
 )
 _RETIRE = text(
-    "UPDATE provider_keys SET state = 'retired', retired_at = now(), changed_at = now() "
+    "UPDATE provider_keys "
+    "SET refused = (state = 'quarantined'), state = 'retired', retired_at = now(), changed_at = now() "
     "WHERE provider = :provider AND state <> 'retired' AND id <> ALL (CAST(:ids AS text[])) RETURNING id"
 )
 _USE = text(
@@ -94,7 +95,7 @@ class Ledger:
     async def know(self, provider: str, store: str, keys: Sequence[PooledKey]) -> None:
         """These are the provider's keys now, from this store: new ones get a row, those that are gone retire.
 
-        One that returns is active again. One that is quarantined stays so.
+        One that returns is active again. One that is quarantined stays so, gone and back again, too.
         """
         distinct = {key.id: key for key in keys}
         ids = sorted(distinct)

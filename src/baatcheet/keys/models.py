@@ -15,7 +15,9 @@ Timestamp = DateTime(timezone=True)
 
 
 class ProviderKey(Base):
-    """How a key fares. `id`: its fingerprint; `resting_until`: the provider asked to wait until then."""
+    """How a key fares. `id`: its fingerprint; `resting_until`: the provider asked to wait until then; `refused`: it was
+    quarantined when it was retired.
+    """
 
     __tablename__ = "provider_keys"
     __table_args__ = (
@@ -29,6 +31,7 @@ class ProviderKey(Base):
     store: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text, server_default="active")
     reason: Mapped[str | None] = mapped_column(Text)
+    refused: Mapped[bool] = mapped_column(server_default=text("false"))
     resting_until: Mapped[datetime | None] = mapped_column(Timestamp)
     last_error: Mapped[str | None] = mapped_column(Text)
     last_error_at: Mapped[datetime | None] = mapped_column(Timestamp)

@@ -134,14 +134,17 @@ class KeyRing:
     # Life --------------------------------------------------------------------------------------------------
 
     async def start(self, *, serving: bool = True) -> None:
-        """Read the stores, and keep up to date from then on. `serving` False: read once, for one command.
+        """Read the stores, and keep up to date from then on. `serving` False: read once, for one command, which goes on
+        without a store that can't be read (`failing`).
 
         A database that is away is waited for in the background. Raises StoresNotRead when a store is down, refuses or
         can't be read; for one command DatabaseUnavailable, too.
         """
         changes = await self._changes_if_there()
-        if failed := await self._read_stores():
+        failed = await self._read_stores()
+        if failed and serving:
             raise StoresNotRead("\n".join(str(error) for error in failed))
+        self.failing = {error.store: str(error) for error in failed}
         self._serving = serving
         try:
             await self._settle(changes)
@@ -262,29 +265,35 @@ class KeyRing:
     async def _apply(self) -> bool:
         """Serve what was read. Whether anything has changed.
 
-        Raises DatabaseUnavailable; the providers whose turn had not come then are served at the next reading.
+        Raises DatabaseUnavailable, having changed nothing.
         """
         changed: dict[str, tuple[SecretStore | None, tuple[SecretKey, ...]]] = {}
         for provider in self.providers:
             store, keys = self._chosen(provider)
             if keys != self.current(provider) or (keys and store is not self.store_of(provider)):
                 changed[provider] = store, keys
+        pooled: dict[str, list[PooledKey]] = {}
         for provider, (store, keys) in changed.items():
             for key in keys:
                 register_secret(key.reveal(), fragments=True)
-            pooled = [PooledKey(key.fingerprint(self._secret, provider), key.hint, key) for key in keys]
+            pooled[provider] = [
+                PooledKey(key.fingerprint(self._secret, provider), key.hint, key) for key in keys
+            ]
             if self._settled:
-                await self.ledger.know(provider, store.name if store is not None else "", pooled)
+                await self.ledger.know(provider, store.name if store is not None else "", pooled[provider])
                 if self._serving:  # a new key has its quota before it is used
-                    await self._quota.prepare(self.pool(provider), pooled)
-            self.pool(provider).replace(pooled)
+                    await self._quota.prepare(self.pool(provider), pooled[provider])
+        # A key that comes back may be one that must not be used: that is known before it is.
+        states = await self.ledger.states() if changed and self._settled else {}
+        for provider, (store, keys) in changed.items():
+            self.pool(provider).replace(pooled[provider])
+            self.pool(provider).apply(states)
             if store is not None:
                 self._current[provider] = store, keys
             else:
                 self._current.pop(provider, None)
             log.info("keys.served", provider=provider, keys=len(keys), store=store.name if store else None)
         if changed and self._settled:
-            self._states = -1  # what others know of the new keys is looked up
             self._quota.wake()
         return bool(changed)
 

@@ -42,7 +42,7 @@ class SecretKey:
         """What people may see of it: up to four characters of each end, never more than half of it."""
         text = self._text
         shown = min(_ENDS, len(text) // 4)
-        return f"{text[:shown]}…{text[-shown:]}"
+        return f"{text[:shown]}…{text[-shown:]}" if shown else "…"
 
     def fingerprint(self, secret: bytes, provider: str) -> str:
         """32 hexadecimal digits that only this key of `provider` has, by HMAC-SHA256 with the deployment's `secret`.

@@ -126,6 +126,7 @@ def _spellings(value: str) -> Iterable[str]:
     yield msgspec.json.encode(storable(value)).decode()[1:-1]
     raw = value.encode(errors="replace")
     yield raw.hex()
+    yield raw.hex().upper()
     for offset in range(3):
         # The characters of base64 that this value alone decides, wherever in a triple of bytes it begins.
         encoded = base64.b64encode(b"\0" * offset + raw)

@@ -255,9 +255,11 @@ def _with_both(work: Callable[[Database, Keys], Awaitable[Result]]) -> Result:
     async def run(database: Database) -> Result:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(client_session())
-            ring = build_ring(settings, database)
+            ring = build_ring(settings, database, listens=False)
             stack.push_async_callback(ring.close)
             await ring.start(serving=False)
+            for reason in ring.failing.values():  # what needs no store can be done all the same
+                print(f"Without what is in a store that can't be read. {printable(reason)}", file=sys.stderr)
             catalogue = build_catalogue(settings.providers, session, ring.pools)
             stack.push_async_callback(catalogue.close)
             return await work(database, build_keys(settings, database, ring, catalogue, session))

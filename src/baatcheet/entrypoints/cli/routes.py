@@ -92,7 +92,7 @@ def _with_service(work: Callable[[RouteService], Awaitable[Result]]) -> Result:
     async def run(database: Database) -> Result:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(client_session())
-            ring = build_ring(settings, database)
+            ring = build_ring(settings, database, listens=False)
             stack.push_async_callback(ring.close)
             await ring.start(serving=False)
             catalogue = build_catalogue(settings.providers, session, ring.pools)

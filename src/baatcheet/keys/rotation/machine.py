@@ -35,6 +35,7 @@ from baatcheet.keys.stores.model import (
 )
 from baatcheet.platform.database import Database
 from baatcheet.platform.logging import get_logger
+from baatcheet.platform.redaction import register_secret
 
 log = get_logger(__name__)
 
@@ -268,6 +269,8 @@ class Rotator:
         room = asyncio.Semaphore(PROBED_AT_ONCE)
 
         async def probe(key: SecretKey) -> Probed:
+            # It is new here: what the provider says of it may hold it.
+            register_secret(key.reveal(), fragments=True)
             async with room:
                 return await self._parts.probe(state.provider, key)
 
@@ -308,8 +311,13 @@ class Rotator:
     # After it ----------------------------------------------------------------------------------------------
 
     async def _serve(self, state: State) -> "Step":
+        """Nobody uses the old keys any more. Raises TryAgain while somebody does, and _Lost when that goes on."""
         await self._parts.ring.refresh()
-        await self._until_served(state, self._pace.serve)
+        if left := await self._until_served(state, self._pace.serve):
+            words = f"{left} of the old keys are still used by a process that does not serve the new ones."
+            if await self._has_patience(state):
+                raise TryAgain(words)
+            raise _Lost(words)
         await self._set_clock(state, self._pace.watch)
         return "watch"
 
@@ -422,7 +430,7 @@ class Rotator:
                 elif state.key_id is not None:  # what the operator had staged was the new key alone
                     known = _known_keys(self._parts.ring, state.provider, versions)
                     await store.stage(state.provider, [known[key] for key in detail.fresh])
-        return _End("failed", f"{detail.why}{await self._withdraw_made(state)}")
+        return _End("failed", f"{_sentence(detail.why)}{await self._withdraw_made(state)}")
 
     async def _roll_back(self, state: State) -> "Step | _End":
         detail, store = state.detail, self._store(state)
@@ -432,10 +440,13 @@ class Rotator:
             try:
                 await store.roll_back(state.provider, versions.current.version)
             except StoreChanged as error:
-                return _End("failed", f"{detail.why} The old keys could not be brought back: {error}")
+                return _End(
+                    "failed", f"{_sentence(detail.why)} The old keys could not be brought back: {error}"
+                )
         elif current != detail.before:
             return _End(
-                "failed", f"{detail.why} Nothing was brought back: somebody has changed the store since."
+                "failed",
+                f"{_sentence(detail.why)} Nothing was brought back: somebody has changed the store since.",
             )
         await self._announce(state)
         return "withdraw"
@@ -447,7 +458,7 @@ class Rotator:
             await self._write(state)
         await self._until_drained(state, state.detail.fresh)
         left = await self._withdraw_made(state)
-        return _End("rolled_back", f"{state.detail.why} The old keys are in use again.{left}")
+        return _End("rolled_back", f"{_sentence(state.detail.why)} The old keys are in use again.{left}")
 
     # Parts of steps ----------------------------------------------------------------------------------------
 
@@ -515,29 +526,30 @@ class Rotator:
             held = await record.held(session, made)
         return len([key for key in made if key in current or key in held])
 
-    async def _until_served(self, state: State, seconds: float) -> None:
-        """Until every live process serves what was announced, or the time is over."""
+    async def _until_served(self, state: State, seconds: float) -> int:
+        """Until no live process picks from the old keys, or the time is over: how many of them are picked from then."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        while loop.time() < deadline:
+        while True:
             async with self._db.system() as session:
-                if not await record.behind(session, state.detail.sets):
-                    return
+                left = len(await record.held(session, state.detail.gone))
+            if not left or loop.time() >= deadline:
+                return left
             await asyncio.sleep(self._pace.look)
 
     async def _until_drained(self, state: State, keys: Sequence[str]) -> None:
         """Until no live process picks from `keys` or has a request under way with one, or the time is over."""
         while True:
             async with self._db.system() as session:
-                behind = await record.behind(session, state.detail.sets)
-                held = await record.held(session, keys)
+                held = len(await record.held(session, keys))
                 flying = await record.in_flight(session, keys)
                 moment = await record.now(session)
-            if not behind and not held and not flying:
+            if not held and not flying:
                 return
             if moment >= state.detail.until:
                 state.detail.notes.append(
-                    f"{behind} processes did not serve the change in time, {flying} requests had not ended."
+                    f"When the time was over, {held} of these keys were still picked from, and {flying} requests with "
+                    "them had not ended."
                 )
                 return
             await asyncio.sleep(self._pace.look)
@@ -563,6 +575,10 @@ class Rotator:
     async def _fail(self, state: State, words: str) -> None:
         async with self._db.system() as session:
             await record.write(session, state, _short(words))
+
+
+def _sentence(words: str) -> str:
+    return words if words.endswith((".", "!", "?")) else f"{words}."
 
 
 @dataclass(frozen=True)

@@ -166,15 +166,6 @@ async def announce(session: AsyncSession) -> int:
     return number
 
 
-async def behind(session: AsyncSession, sets: int) -> int:
-    """How many live processes do not serve the change `sets` yet."""
-    query = text(
-        "SELECT count(*) FROM key_watchers WHERE sets < :sets "
-        "AND seen_at > clock_timestamp() - make_interval(secs => :live)"
-    )
-    return int(await session.scalar(query, {"sets": sets, "live": LIVE}) or 0)
-
-
 async def held(session: AsyncSession, keys: Sequence[str]) -> set[str]:
     """Those of `keys` that a live process still picks from, whatever it says to have read."""
     query = text(

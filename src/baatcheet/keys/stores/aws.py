@@ -306,7 +306,10 @@ class AwsStore:
             return self._refused(operation, provider, error.response)
         except (errors.HTTPClientError, errors.ConnectionError) as error:
             return Failure(
-                StoreUnavailable, f"{self._where()} can't be reached ({type(error).__name__}).", again=True
+                StoreUnavailable,
+                f"secret {self.secret_of(provider)!r} can't be read: {self._where()} can't be reached "
+                f"({type(error).__name__}). Check the network, BAATCHEET_AWS_REGION and BAATCHEET_AWS_ENDPOINT.",
+                again=True,
             )
         except (parsers.ResponseParserError, errors.IncompleteReadError):
             return Failure(StoreUnavailable, f"{self._where()} sent no answer that can be read.", again=True)

@@ -350,7 +350,7 @@ class VaultSession:
             case exceptions.VaultError():
                 problem = f"{address} can't answer now ({type(error).__name__})."
             case _:
-                problem = f"{address} can't be reached ({type(error).__name__})."
+                problem = f"{address} can't be reached ({type(error).__name__}). Check that Vault runs, and VAULT_ADDR."
         return Failure(StoreUnavailable, problem, again=True)
 
 

@@ -19,6 +19,7 @@ CREATE TABLE provider_keys (
     state text NOT NULL DEFAULT 'active'
         CONSTRAINT ck_provider_keys_state CHECK (state IN ('active', 'quarantined', 'retired')),
     reason text,
+    refused boolean NOT NULL DEFAULT false,
     resting_until timestamptz,
     last_error text,
     last_error_at timestamptz,

@@ -1,0 +1,1 @@
+"""What providers' keys cost, and whether replacing them is noticed."""
