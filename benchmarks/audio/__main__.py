@@ -54,7 +54,7 @@ class Bench:
     async def hear(self, path: Path, *, piece_seconds: float = 300.0) -> Heard:
         engine = MoonshineEngine(self._sandbox)
         transcriber = Transcriber(
-            self._sandbox, Engines([engine]), AudioSettings(piece_seconds=piece_seconds)
+            self._sandbox, Engines(lambda: [engine]), AudioSettings(piece_seconds=piece_seconds)
         )
         self._runs += 1
         pieces = self._folder / f"pieces-{self._runs}"
