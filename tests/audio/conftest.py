@@ -25,12 +25,16 @@ from baatcheet.auth.access import Door
 from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.auth.rate_limits import RateLimits
 from baatcheet.auth.service import Authenticator, Tokens, Users
+from baatcheet.budgets import endpoints as budget_endpoints
 from baatcheet.budgets.admission import Budgets
+from baatcheet.budgets.service import Budgeting
 from baatcheet.chat.serving import Gate
+from baatcheet.entrypoints.keyring import keys_of_environment
 from baatcheet.jobs import endpoints as job_endpoints
 from baatcheet.jobs.isolation import Sandbox
 from baatcheet.jobs.service import Fleet, Jobs
 from baatcheet.jobs.worker import Rhythm, Worker
+from baatcheet.keys.pools import pools_with
 from baatcheet.openai_api.audio import PATH, AudioApi
 from baatcheet.platform import failures, openapi
 from baatcheet.platform.asgi import Frame, Receive, Scope, Send
@@ -114,6 +118,7 @@ class Stage:
     whisper: Whisper
     blobs: FolderBlobs
     transcriber: Transcriber
+    budgets: Budgets
     settings: Settings
     environment: Mapping[str, str]
     stack: AsyncExitStack
@@ -128,7 +133,7 @@ class Stage:
 
     async def work(self) -> Worker:
         """A worker, until the test ends."""
-        parts = AudioParts(self.db, self.blobs, self.transcriber)
+        parts = AudioParts(self.db, self.blobs, self.transcriber, self.budgets)
         worker = Worker(
             self.db, partial(connect, self.url), [transcribe.bind(parts)], rooms={"audio": 2}, rhythm=QUICK
         )
@@ -166,7 +171,8 @@ async def stage(
         await cache.start()
         stack.push_async_callback(cache.close)
         session = await stack.enter_async_context(client_session())
-        catalogue = build_catalogue(settings.providers, session)
+        pools = pools_with(keys_of_environment(settings))
+        catalogue = build_catalogue(settings.providers, session, pools)
         stack.push_async_callback(catalogue.close)
         sandbox = await stack.enter_async_context(Sandbox(processes=2))
         blobs = FolderBlobs(tmp_path / "files")
@@ -174,7 +180,13 @@ async def stage(
         transcriber = Transcriber(sandbox, engines, settings.audio)
         app = FastAPI(generate_unique_id_function=openapi.operation_id)
         failures.install(app)
-        for router in (auth_endpoints.router, job_endpoints.router, audio_endpoints.router):
+        routers = (
+            auth_endpoints.router,
+            job_endpoints.router,
+            audio_endpoints.router,
+            budget_endpoints.router,
+        )
+        for router in routers:
             app.include_router(router)
         app.add_middleware(Door)
         state = app.state
@@ -183,6 +195,10 @@ async def stage(
         state.authenticator = authenticator = Authenticator(db)
         stack.push_async_callback(authenticator.close)
         state.tokens, state.users = Tokens(db, authenticator), Users(db, authenticator)
+        state.budgets = budgets = Budgets(db)
+        await budgets.start()
+        stack.push_async_callback(budgets.close)
+        state.budgeting = Budgeting(db)
         parts = AudioParts(db, blobs, transcriber)
         state.jobs, state.fleet = Jobs(db, [transcribe.bind(parts)]), Fleet(db, lease=1)
         state.recordings = Recordings(db, blobs, transcriber, state.jobs, settings.audio)
@@ -190,7 +206,7 @@ async def stage(
             gate=Gate(authenticator, state.rate_limits),
             direct=DirectTranscriber(transcriber, settings.audio),
             blobs=blobs,
-            budgets=Budgets(db),
+            budgets=budgets,
         )
 
         async def routed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -205,7 +221,17 @@ async def stage(
         )
         admin = await stack.enter_async_context(Caller(frame, ADMIN_TOKEN))
         yield Stage(
-            db, audio_database, frame, whisper, blobs, transcriber, settings, environment, stack, admin
+            db,
+            audio_database,
+            frame,
+            whisper,
+            blobs,
+            transcriber,
+            budgets,
+            settings,
+            environment,
+            stack,
+            admin,
         )
 
 

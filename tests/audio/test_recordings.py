@@ -3,10 +3,14 @@
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from baatcheet.budgets.limits import Amounts, Limits
+from baatcheet.budgets.service import Budgeting
+from baatcheet.keys.audit import SYSTEM
 from tests.audio import sounds
 from tests.audio.conftest import Caller, Stage
 from tests.audio.whisper import refusing
@@ -69,6 +73,56 @@ async def test_an_upload_is_answered_at_once_and_transcribed_in_the_background(
     (sent,) = stage.whisper.heard
     assert sent.one("language") == "en"
     assert sent.authorization == "Bearer sk-whisper-secret"
+
+
+async def limited(stage: Stage, caller: Caller, limits: Limits) -> None:
+    me = (await caller.get("/api/v1/me")).json()
+    await Budgeting(stage.db).limit_user(SYSTEM, UUID(me["user"]["id"]), limits)
+    await stage.budgets.refresh()
+
+
+async def used(stage: Stage, caller: Caller) -> dict[str, Any]:
+    await stage.budgets.flush()
+    found: dict[str, Any] = (await caller.get("/api/v1/usage")).json()
+    return found
+
+
+async def test_a_recording_counts_towards_its_users_budget(
+    stage: Stage, alice: Caller, tmp_path: Path
+) -> None:
+    await limited(stage, alice, Limits(day=Amounts(requests=1)))
+    path = sounds.make(tmp_path / "a.wav", 2)
+    first = await alice.upload(path)
+    assert first.status_code == 202
+    refused = await alice.upload(sounds.make(tmp_path / "b.wav", 3))
+    assert (refused.status_code, refused.json()["type"]) == (429, "budget-exhausted")
+    await stage.work()
+    await alice.ended(first.json()["job"]["id"])
+    usage = await used(stage, alice)
+    assert usage["user"]["day"]["used"]["requests"] == 1
+    assert usage["user"]["day"]["under_way"]["requests"] == 0
+    [model] = [one for one in usage["models"] if one["model"] == "openai/whisper-1"]
+    assert model["recorded_seconds"] == 2
+
+
+async def test_a_recording_that_is_not_transcribed_counts_for_nothing(
+    stage: Stage, alice: Caller, tmp_path: Path
+) -> None:
+    await limited(stage, alice, Limits(day=Amounts(requests=1)))
+    answer = await alice.upload(sounds.make(tmp_path / "a.wav", 2))
+    cancelled = await alice.post(f"/api/v1/jobs/{answer.json()['job']['id']}/cancel")
+    assert cancelled.status_code == 200, cancelled.text
+    assert (await alice.upload(sounds.make(tmp_path / "b.wav", 3))).status_code == 202
+
+
+async def test_an_engine_that_its_user_may_not_use_is_not_asked(
+    stage: Stage, alice: Caller, tmp_path: Path
+) -> None:
+    await limited(stage, alice, Limits(models=("groq/*",)))
+    refused = await alice.upload(sounds.make(tmp_path / "a.wav", 2))
+    assert refused.status_code == 403
+    assert "groq/*" in refused.json()["detail"]
+    assert list(stage.whisper.heard) == []
 
 
 async def test_an_event_tells_of_it_once(stage: Stage, alice: Caller, tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from baatcheet.audio.service import MEDIA_TYPES, NewRecording, Recordings
 from baatcheet.audio.sniffing import RECORDINGS, media_type_of
 from baatcheet.auth.access import Reader, Writer
 from baatcheet.auth.idempotency import Made, Once
+from baatcheet.budgets.admission import SECONDS_GUESSED, Budgets
 from baatcheet.jobs.schemas import JobOut
 from baatcheet.kit.file_names import content_disposition
+from baatcheet.kit.ids import new_id
 from baatcheet.platform.file_answers import file_answer, file_responses
 from baatcheet.platform.openapi import Responses, accepted, found, problems
 from baatcheet.platform.rest import LIMIT, Cursor, Limit, PathId, page_fields
@@ -102,17 +104,22 @@ async def create_audio(request: Request, who: Writer, recordings: Service, once:
     async with recordings.blobs.scratch() as folder:
         received = await receive_upload(request, folder, recordings.settings.max_bytes, kind_of=media_type_of)
         wanted = _wanted(received.fields)
-        new = NewRecording(received, Wish(wanted.language, wanted.prompt, wanted.temperature), wanted.model)
-        recordings.check(new.model, new.wish)
+        wish = Wish(wanted.language, wanted.prompt, wanted.temperature)
+        budgets: Budgets = request.app.state.budgets
+        models = await budgets.names(who, recordings.engines(wanted.model, wish))
+        audio_id = new_id()
+        admission = await budgets.admit(who, models, seconds=SECONDS_GUESSED, reservation=audio_id)
         same = UploadedRecording(
             **wanted.model_dump(exclude_unset=True), sha256=received.sha256, filename=received.filename
         )
 
-        audio_id = await recordings.keep(who, received)
+        with admission:
+            await recordings.keep(who, audio_id, received)
         made = False
 
         async def make(session: AsyncSession) -> Made[AudioAccepted]:
             nonlocal made
+            new = NewRecording(received, wish, wanted.model, admission.hand_over(models))
             row, job = await recordings.create(session, who, audio_id, new)
             made = True
             answer = AudioAccepted(audio=AudioOut.of(row), job=JobOut.of(job))
@@ -122,6 +129,7 @@ async def create_audio(request: Request, who: Writer, recordings: Service, once:
             return await once.run(who, same, AudioAccepted, make, status=202)
         finally:
             if not made:  # it was sent before and its file is there already, or nothing came of it
+                admission.give_back()
                 await recordings.drop(who, audio_id)
 
 

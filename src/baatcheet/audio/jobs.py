@@ -17,6 +17,7 @@ from baatcheet.audio.models import Recording
 from baatcheet.audio.pieces import CutPiece, Decoded
 from baatcheet.audio.transcribing import Kept, Place, Transcribed, Transcriber
 from baatcheet.audio.transcript import Heard
+from baatcheet.budgets.admission import Budgets, Handed, forget_reservation
 from baatcheet.events.outbox import record
 from baatcheet.jobs.declaration import DeadJob, GiveUp, Job, TryAgain, job
 from baatcheet.jobs.isolation import Refused, SandboxFailed
@@ -37,13 +38,15 @@ class AudioParts:
     db: Database
     blobs: Blobs
     transcriber: Transcriber
+    budgets: Budgets | None = None  # None: nobody is charged
 
 
 class Transcribing(msgspec.Struct, frozen=True):
-    """Which recording is to be transcribed, and whose it is."""
+    """Which recording is to be transcribed, and whose it is. `admitted`: on whose account, and by which engines."""
 
     owner: UUID
     audio: UUID
+    admitted: Handed | None = None
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -53,6 +56,7 @@ class Nothing(msgspec.Struct, frozen=True):
 async def _bury(dead: DeadJob, session: AsyncSession, _parts: AudioParts | None) -> None:
     status = "cancelled" if dead.cancelled else "failed"
     await repository.end_without(session, *dead.concerns, status=status, error=dead.error)
+    await forget_reservation(session, dead.concerns[1])
 
 
 @job(
@@ -78,6 +82,10 @@ async def transcribe(job: Job[Transcribing], parts: AudioParts) -> None:
         decoded = await _decode(job, parts, folder)
         transcribed = await _hear(job, parts, recording, decoded)
     await _finish(job, recording, transcribed)
+    admitted, engine = job.payload.admitted, transcribed.transcript.engine
+    if parts.budgets is not None and admitted is not None and engine is not None:
+        by = engine.partition(", ")[0]  # where several heard it, the first
+        parts.budgets.charge_job(owner, admitted, by, seconds=transcribed.transcript.seconds)
 
 
 async def _decode(job: Job[Transcribing], parts: AudioParts, folder: Path) -> Decoded:
@@ -111,6 +119,10 @@ async def _hear(
 
     try:
         engines = parts.transcriber.engines.choose(recording.model, wish)
+        if (admitted := job.payload.admitted) is not None:
+            engines = [engine for engine in engines if engine.name in admitted.models]
+            if not engines:
+                raise GiveUp("No engine that you may use transcribes any more. Upload it again.")
         return await parts.transcriber.hear(
             decoded, engines, wish, kept=await _kept(parts, recording), keep=keep, on_piece=on_piece
         )

@@ -19,11 +19,11 @@ from baatcheet.audio.sniffing import UNKNOWN
 from baatcheet.audio.transcribing import Transcriber
 from baatcheet.audio.transcript import Segment
 from baatcheet.auth.principal import Principal
+from baatcheet.budgets.admission import Handed
 from baatcheet.jobs.enqueueing import enqueue
 from baatcheet.jobs.errors import JobNotFound, JobNotInState
 from baatcheet.jobs.models import JobRow
 from baatcheet.jobs.service import Jobs
-from baatcheet.kit.ids import new_id
 from baatcheet.kit.pagination import Slice, decode, slice_of
 from baatcheet.platform.blobs import Blobs, FileStoreUnavailable
 from baatcheet.platform.database import Database
@@ -49,6 +49,7 @@ class NewRecording:
     received: Received
     wish: Wish
     model: str | None
+    admitted: Handed | None = None
 
 
 class Recordings:
@@ -63,19 +64,17 @@ class Recordings:
         self._transcriber = transcriber
         self._jobs = jobs
 
-    def check(self, model: str | None, wish: Wish) -> None:
-        """Whether anybody can transcribe this. Raises NoTranscription, Invalid."""
-        engines_for(self._transcriber.engines, model, wish)
+    def engines(self, model: str | None, wish: Wish) -> list[str]:
+        """Who can transcribe this, first to last. Raises NoTranscription, Invalid."""
+        return [engine.name for engine in engines_for(self._transcriber.engines, model, wish)]
 
-    async def keep(self, who: Principal, received: Received) -> UUID:
-        """Put an upload into the store, for `create`. Returns the id that its recording is to have.
+    async def keep(self, who: Principal, audio_id: UUID, received: Received) -> None:
+        """Put an upload into the store, for `create`. `audio_id`: the id that its recording is to have.
 
         Before any transaction, which must not wait for a store. What becomes of none is found by the clean-up.
         Raises FileStoreUnavailable.
         """
-        audio_id = new_id()
         await self.blobs.put(audio_key(who.user_id, audio_id), received.path)
-        return audio_id
 
     async def drop(self, who: Principal, audio_id: UUID) -> None:
         """Take a file out of the store. One that can't be now is found by the clean-up."""
@@ -89,7 +88,7 @@ class Recordings:
     ) -> tuple[Recording, JobRow]:
         """Have an upload that was kept as `audio_id` transcribed."""
         received, wish = new.received, new.wish
-        payload = Transcribing(owner=who.user_id, audio=audio_id)
+        payload = Transcribing(owner=who.user_id, audio=audio_id, admitted=new.admitted)
         queued = await enqueue(session, transcribe, payload, owner=who.user_id, subject=audio_id)
         recording = Recording(
             id=audio_id,

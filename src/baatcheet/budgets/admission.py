@@ -16,6 +16,10 @@ from typing import Any, Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from baatcheet.auth.principal import Principal
 from baatcheet.budgets import repository
 from baatcheet.budgets.errors import BudgetExhausted, Exhausted, ModelNotAllowed, ModelNotPriced
@@ -36,10 +40,20 @@ FORGET_EVERY: Final = 3600.0
 PATIENCE: Final = timedelta(hours=1)  # for a request to end; after that it is charged as it was estimated
 QUEUE_PATIENCE: Final = 5.0  # seconds that a request may wait for others of its user to be admitted
 CLOSE_PATIENCE: Final = 2.0
+SECONDS_GUESSED: Final = 60  # of a recording, before it is decoded
 AT_ONCE: Final = 1_000  # rows of one statement
 LONGEST_NAME: Final = 300  # characters of a model's name
 
 NOTHING: Final = Usage()
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """An admission that a job takes over: what it comes to is known when the job has ended. `models`: those allowed."""
+
+    token: UUID
+    day: date
+    reservation: UUID | None
+    models: tuple[str, ...]
 
 
 class Admission:
@@ -95,6 +109,16 @@ class Admission:
         else:
             prompt = self._estimate.prompt_tokens
             self.charge(self._model, Usage(prompt, 0, prompt))
+
+    def hand_over(self, models: Sequence[str]) -> Handed:
+        """A job will say what it came to, by `Budgets.charge_job` or by the reservation's end."""
+        self._said = True
+        return Handed(self.who.token_id, self.day, self._reservation, tuple(models))
+
+    def give_back(self) -> None:
+        """Nothing came of it, though it may have been handed over already."""
+        self._said = True
+        self._budgets.released(self._reservation)
 
     def release(self) -> None:
         """Nobody answered: it counts for nothing."""
@@ -235,10 +259,12 @@ class Budgets:
         estimate: Callable[[], Usage] = lambda: NOTHING,
         *,
         seconds: float = 0,
+        reservation: UUID | None = None,
     ) -> Admission:
         """Let a request to one of `models` in; it must be charged or released in the end.
 
-        `estimate`: what it may come to, `seconds`: of a recording. Raises BudgetExhausted, DatabaseUnavailable.
+        `estimate`: what it may come to, `seconds`: of a recording, `reservation`: the id that its reservation is to
+        have. Raises BudgetExhausted, DatabaseUnavailable.
         """
         now = self._now()
         today, first = now.date(), models[0] if models else None
@@ -247,7 +273,7 @@ class Budgets:
             return Admission(self, who, today, None, NOTHING, first)
         usage = estimate()
         cost = max((self._cost(model, usage, seconds)[0] for model in models), default=0)
-        reservation = new_id()
+        reservation = reservation or new_id()
         exhausted = await self._reserve(who, reservation, _tokens(usage), max(1, cost))
         if exhausted:
             raise BudgetExhausted(exhausted, now)
@@ -312,6 +338,12 @@ class Budgets:
         else:
             for holder in (who.user_id, who.token_id):
                 _add(self._spent, (holder, day, who.user_id), came_to)
+
+    def charge_job(self, user: UUID, handed: Handed, model: str, *, seconds: float) -> None:
+        """A job that had been let in has ended: `model` heard a recording of so many seconds."""
+        who = Principal(user, handed.token, "user", frozenset(), "")
+        admission = Admission(self, who, handed.day, handed.reservation, NOTHING, model)
+        admission.charge(model, NOTHING, seconds=seconds)
 
     def released(self, reservation: UUID | None) -> None:
         """Of an admission: nobody answered."""
@@ -434,6 +466,12 @@ class Budgets:
         async with self._db.hot() as connection:
             for statement in repository.FORGET:
                 await connection.execute(statement)
+
+
+async def forget_reservation(session: AsyncSession, reservation: UUID) -> None:
+    """What was let in came to nothing: it counts for nothing, from when `session` commits."""
+    gone = text("DELETE FROM spending_reservations WHERE id = :id AND NOT expired")
+    await session.execute(gone, {"id": reservation})
 
 
 def price_of(row: Any) -> Price:

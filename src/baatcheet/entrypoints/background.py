@@ -14,6 +14,7 @@ from baatcheet.attachments.jobs import tidy as tidy_attachments
 from baatcheet.audio.jobs import AudioParts, transcribe
 from baatcheet.audio.jobs import Nothing as TidyAudio
 from baatcheet.audio.jobs import tidy as tidy_audio
+from baatcheet.budgets.admission import Budgets
 from baatcheet.context.history import tokens_of
 from baatcheet.context.jobs import compact
 from baatcheet.entrypoints.contexts import build_compactor
@@ -43,7 +44,6 @@ from baatcheet.platform.settings import Settings
 from baatcheet.platform.telemetry import Metrics, Telemetry
 from baatcheet.providers.catalogue import build_catalogue
 from baatcheet.providers.observed import Observed
-from baatcheet.providers.prices import Prices
 from baatcheet.providers.routing.latency import Latencies
 from baatcheet.webhooks.delivering import DeliveryParts
 from baatcheet.webhooks.delivering import tidy as tidy_webhooks
@@ -97,12 +97,15 @@ async def open_background(
         settings.providers, session, ring.pools, observe=lambda one: Observed(one, telemetry, latencies)
     )
     stack.push_async_callback(catalogue.close)
-    routing = await open_routing(settings, db, catalogue, stack, latencies=latencies, prices=Prices())
+    budgets = Budgets(db)
+    await budgets.start()
+    stack.push_async_callback(budgets.close)
+    routing = await open_routing(settings, db, catalogue, stack, latencies=latencies, prices=budgets.prices)
     keeper = build_keeper(settings, db, ring, catalogue, session)
     kinds = [
         compact.bind(build_compactor(settings.context, db=db, catalogue=routing.router)),
         clean_up.bind(Housekeeping(db, settings)),
-        *await _bound_kinds(share(settings, db, catalogue, stack, routing.router), stack),
+        *await _bound_kinds(share(settings, db, catalogue, stack, routing.router), stack, budgets),
         *(kind.bind(keeper) for kind in (rotate_keys, rotate_all, look_after)),
     ]
     subscribers: dict[str, Subscriber] = {
@@ -115,7 +118,7 @@ async def open_background(
     )
 
 
-async def _bound_kinds(shared: Shared, stack: AsyncExitStack) -> list[BoundKind]:
+async def _bound_kinds(shared: Shared, stack: AsyncExitStack, budgets: Budgets) -> list[BoundKind]:
     """Every kind of job that a worker runs for the features."""
     settings, db = shared.settings, shared.db
     attachments = build_parts(
@@ -128,7 +131,7 @@ async def _bound_kinds(shared: Shared, stack: AsyncExitStack) -> list[BoundKind]
         models=shared.router.for_task("ocr"),
         data_dir=settings.embedded.data_dir,
     )
-    audio = AudioParts(db, shared.blobs, shared.transcriber)
+    audio = AudioParts(db, shared.blobs, shared.transcriber, budgets)
     exports = ExportParts(db, shared.blobs, shared.presses, settings.exports)
     imports = ImportParts(db, shared.blobs, shared.presses, settings.exports, tokens_of, shared.limits)
     outside = await stack.enter_async_context(

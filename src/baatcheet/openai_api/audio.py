@@ -17,7 +17,7 @@ from baatcheet.audio.languages import name_of
 from baatcheet.audio.sniffing import media_type_of
 from baatcheet.audio.transcribing import Transcribed
 from baatcheet.audio.transcript import Segment, Transcript
-from baatcheet.budgets.admission import Admission, Budgets
+from baatcheet.budgets.admission import SECONDS_GUESSED, Admission, Budgets
 from baatcheet.chat.errors import ModelNotFound
 from baatcheet.chat.openapi import operation
 from baatcheet.chat.serving import Gate, headers_of, listening, unless_gone
@@ -30,7 +30,6 @@ from baatcheet.providers.model import Usage
 
 PATH: Final = "/v1/audio/transcriptions"
 
-SECONDS_GUESSED: Final = 60  # of a recording, before it is decoded
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
