@@ -122,7 +122,7 @@ def test_what_can_be_used_is_accepted(name: str, value: str) -> None:
 def test_a_blank_value_counts_as_unset(blank: str) -> None:
     assert load({"GROQ_API_KEY": blank, "BAATCHEET_PORT": blank}, dotenv=None) == load({}, dotenv=None)
     lab = '[{"name": "lab", "base_url": "https://a", "api_key_env": "LAB_KEY"}]'
-    assert "LAB_KEY" in problem({"BAATCHEET_PROVIDERS": lab, "LAB_KEY": blank})
+    assert load({"BAATCHEET_PROVIDERS": lab, "LAB_KEY": blank}, dotenv=None).provider_keys == {}
 
 
 def test_every_problem_is_told_at_once() -> None:
@@ -215,7 +215,27 @@ def test_a_custom_provider_takes_its_key_from_the_variable_that_it_names() -> No
     (lab,) = settings.providers.custom
     assert lab.api_key is not None
     assert lab.api_key.get_secret_value() == SECRET
-    assert "LAB_KEY" in problem({"BAATCHEET_PROVIDERS": provider})
+    assert settings.provider_keys == {"lab": (lab.api_key,)}
     broken = problem({"BAATCHEET_PROVIDERS": provider, "LAB_KEY": f"{SECRET}\n{SECRET}"})
     assert broken.startswith("LAB_KEY: ")
     assert SECRET not in broken
+
+
+def test_keys_are_numbered_or_in_a_list_and_each_counts_once() -> None:
+    settings = load(
+        {
+            "GROQ_API_KEY": "gsk_a",
+            "GROQ_API_KEY_2": "gsk_c",
+            "GROQ_API_KEY_1": " gsk_b ",
+            "GROQ_API_KEYS": "gsk_d, gsk_b,,gsk_a",
+            "HUGGINGFACE_API_KEY_7": "hf_x",
+            "OPENAI_API_KEY": "encrypted:abc",
+            "GEMINI_API_KEY_1": "",
+        },
+        dotenv=None,
+    )
+    keys = {name: [key.get_secret_value() for key in some] for name, some in settings.provider_keys.items()}
+    assert keys == {"groq": ["gsk_a", "gsk_d", "gsk_b", "gsk_c"], "huggingface": ["hf_x"]}
+    told = problem({"GROQ_API_KEY_3": f"{SECRET} {SECRET}"})
+    assert told.startswith("GROQ_API_KEY")
+    assert SECRET not in told
