@@ -185,6 +185,12 @@ async def test_a_provider_that_fails_is_told_of(
         await client.audio.transcriptions.create(model="whisper-1", file=path)
     assert unavailable.value.status_code == 503
     assert unavailable.value.response.headers["retry-after"] == "7"
+
+
+async def test_a_provider_that_refuses_is_told_of(
+    stage: Stage, client: openai.AsyncOpenAI, tmp_path: Path
+) -> None:
+    path = sounds.make(tmp_path / "a.wav", 1)
     stage.whisper.script.append(refusing(400, "Unheard of."))
     with pytest.raises(openai.InternalServerError) as failed:
         await client.audio.transcriptions.create(model="whisper-1", file=path)

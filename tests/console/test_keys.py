@@ -220,7 +220,7 @@ async def test_a_table_tells_how_each_key_fares(mine: Room) -> None:
     assert told[0] == f"{SecretKey(mine.texts[0]).hint} {first[:8]}"
     assert told[1:6] == ["Usable", "30 of 100 70 left", "12,345", "2", "100 d Too old"]
     assert told[7].endswith("502: away")
-    assert told[8] == "file"
+    assert told[8].startswith("file")
     fresh = cells(await mine.row(second))
     assert fresh[1:6] == ["Usable", "0 of 100 100 left", "0", "0", "0 d"]
     assert "2 of 2 usable" in (summary := " ".join(unescape(await mine.group()).split()))
@@ -372,7 +372,7 @@ async def test_a_provider_s_keys_are_rotated_once_at_a_time(mine: Room, admin: C
             {"p": mine.provider},
         )
         (row,) = made.all()
-    assert row.status == "queued"
+    assert row.status in {"queued", "running"}  # a worker may have it already
     assert mine.texts[0] not in row.reason
     shown = page[page.index(f'id="rotation-{row.id}"') :].partition("</li>")[0]
     assert "Under way" in shown

@@ -122,7 +122,8 @@ def test_another_vocabulary_counts_its_own_way_and_in_pieces_the_same(encoding: 
     tokenizer = Tokenizers().of(card("mine", encoding))
     assert tokenizer.exact
     assert tokenizer.name == encoding
-    text = mixed(150_000, random.Random(5))
+    # Short enough that no stretch without a seam is as long as must be cut, in whichever order its parts come.
+    text = mixed(40_000, random.Random(5))
     whole = other_vocabularies._vocabulary(encoding)
     assert tokenizer.count(text) == len(whole.encode_ordinary(text))
     assert tokenizer.stored(text, None, 1) == tokenizer.message(text, None) > tokenizer.count(text)

@@ -249,7 +249,7 @@ async def test_nobody_but_an_administrator_comes_in(app: FastAPI, bench: Bench) 
         for route in router.routes
         for method in route.methods  # type: ignore[attr-defined]
     ]
-    assert len(paths) == 10
+    assert len(paths) == 11
     async with await caller(app, bench, "user") as alice:
         for method, path in paths:
             assert (await alice.request(method, path, json={})).status_code == 403, path

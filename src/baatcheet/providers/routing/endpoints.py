@@ -45,7 +45,7 @@ async def get_route(_: Reader, name: PathName, routes: Service) -> RouteOut:
     return RouteOut.of(await routes.get(name))
 
 
-@router.put("/{name}", summary="Make or replace a route", responses=problems(403, body=True))
+@router.put("/{name}", summary="Make or replace a route", responses=problems(403, 404, body=True))
 async def set_route(actor: Acting, name: PathName, body: NewRoute, routes: Service) -> RouteOut:
     """In force in every process within two seconds."""
     return RouteOut.of(await routes.put(actor, body.route(name)))
