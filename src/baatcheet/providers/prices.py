@@ -136,8 +136,8 @@ def _per_hour(hour: str) -> Price:
     return Price(Decimal(0), hour=Decimal(hour))
 
 
-# List prices as they were known then, without discounts for batches or at night and without surcharges for long prompts:
-# a starting point, not compared with the vendors' pages since. `baatcheet budget price` sets one's own.
+# List prices as they were known then, without discounts (batches, nights) and surcharges (long prompts): a starting
+# point, not compared with the vendors' pages since. `baatcheet budget price` sets one's own.
 AS_OF: Final = date(2025, 11, 1)
 BUILT_IN: Final[Mapping[str, Price]] = {
     "demo/*": FREE,
