@@ -29,12 +29,17 @@ def key(number: int) -> str:
 @pytest.fixture
 def pooled(upstream: ScriptedProvider, session: aiohttp.ClientSession) -> MakePooled:
     def make(
-        keys: int = 14, *, keyless: bool = False, patience: float = 60.0, url: str | None = None
+        keys: int = 14,
+        *,
+        keyless: bool = False,
+        patience: float = 60.0,
+        url: str | None = None,
+        silence: float = 20.0,
     ) -> PooledProvider:
         pool = KeyPool("lab")
         pool.replace([PooledKey(f"id-{n:02}", f"hint-{n:02}", SecretKey(key(n))) for n in range(keys)])
         profile = Profile(name="lab", base_url=url or upstream.base_url)
-        adapter = OpenAIAdapter(profile, session, limits=TimeLimits(2, 1, 1))
+        adapter = OpenAIAdapter(profile, session, limits=TimeLimits(2, silence, silence))
         return PooledProvider(adapter, pool, keyless=keyless, patience=patience)
 
     return make
@@ -125,7 +130,7 @@ async def test_a_walk_that_takes_too_long_is_ended(upstream: ScriptedProvider, p
 async def test_what_another_key_would_not_change_is_raised_at_once(
     upstream: ScriptedProvider, pooled: MakePooled, step: Step
 ) -> None:
-    provider = pooled(5)
+    provider = pooled(5, silence=1.0)
     upstream.script(*[step] * 5)
     with pytest.raises(ProviderError):
         await said(provider)
