@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import random
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
@@ -20,8 +18,6 @@ from tests.conftest import ROOT
 from tests.keys.rotation.conftest import Bench
 
 MOST_STEPS = 400
-# One step after another takes minutes: every run of the suite takes other ones, and KILLS=all all of them.
-STRIDE = 1 if os.environ.get("KILLS") == "all" else 8
 KILLED = -9
 
 
@@ -80,7 +76,7 @@ async def test_killed_at_each_step_a_rotation_goes_on_and_the_ledger_tells_the_t
 ) -> None:
     bench.fake.refuse_new = refused
     killed = ended = 0
-    for step in range(random.randint(1, STRIDE), MOST_STEPS, STRIDE):
+    for step in range(1, MOST_STEPS):
         bench.fake.keys.clear()
         bench.provider = f"provider-{step}-{id(bench)}"
         old = await bench.has(2)
@@ -98,7 +94,7 @@ async def test_killed_at_each_step_a_rotation_goes_on_and_the_ledger_tells_the_t
         await is_sound(bench, id_)
         await ended_well(bench, id_, old, staged, one=one, refused=refused)
     assert ended == 0
-    assert killed > 40 // STRIDE
+    assert killed > 40
 
 
 async def ended_well(
@@ -127,7 +123,7 @@ async def test_killed_at_each_step_of_its_way_back_the_old_keys_are_in_use_again
     bench: Bench, forking: Process, own_services: Mapping[str, str]
 ) -> None:
     killed = ended = 0
-    for step in range(random.randint(1, STRIDE), MOST_STEPS, STRIDE):
+    for step in range(1, MOST_STEPS):
         bench.fake.keys.clear()
         bench.provider = f"back-{step}-{id(bench)}"
         old = await bench.has(2)
@@ -144,7 +140,7 @@ async def test_killed_at_each_step_of_its_way_back_the_old_keys_are_in_use_again
         assert {kept.key for kept in bench.fake.keys.values()} == set(old)
         assert [type_ for type_, _ in await bench.told()] == ["key.quarantined", "key.rotation_failed"]
     assert ended == 0
-    assert killed > 20 // STRIDE
+    assert killed > 20
 
 
 async def quarantine_when_served(bench: Bench, id_: UUID) -> None:
