@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from baatcheet.entrypoints.cli import app
+from baatcheet.keys.secret import SecretKey
 from baatcheet.platform.database import connect
 from baatcheet.platform.migrate import upgrade
 from tests.conftest import database_on
@@ -137,3 +138,19 @@ def test_a_mistake_is_told_in_words_and_what_was_typed_is_not_said_again(
     assert done.exit_code == 2
     assert words in " ".join(done.output.replace("│", " ").split())
     assert NEW not in done.output
+
+
+def test_what_an_emergency_needs_works_while_a_store_can_not_be_read(run: Run) -> None:
+    leaked = id_of(run, SecretKey(OLD).hint)
+    good = Path(".env.secrets").read_bytes()
+    Path(".env.secrets").write_bytes(b"OPENAI_API_KEY_1=encrypted:not-at-all\n")
+    listed = run("keys", "list", "openai")
+    assert listed.exit_code == 0, listed.output
+    assert leaked in listed.stdout
+    assert "Without what is in a store that can't be read. file: " in listed.stderr
+    done = run("keys", "quarantine", leaked, "--reason", "it leaked")
+    assert done.exit_code == 0, done.output
+    Path(".env.secrets").write_bytes(good)
+    (line,) = [one for one in said(run("keys", "list", "openai")).splitlines() if leaked in one]
+    assert "quarantined" in line
+    assert "it leaked" in line

@@ -341,3 +341,52 @@ async def test_a_quarantined_key_that_comes_back_is_never_handed_out(new_ring: N
     await ring.refresh()
     assert [one.state for one in ring.pool("groq").states()] == ["quarantined", "active"]
     assert {ring.pool("groq").pick().key for _ in range(10)} == {SecretKey(key(2))}
+
+
+async def one_command(own_database: str, *stores: SecretStore) -> KeyRing:
+    db = Database(DatabaseSettings(url=SecretStr(own_database)), pool_size=2, name="ring tests")
+    ring = KeyRing(db, stores, PROVIDERS, Pools())
+    try:
+        await ring.start(serving=False)
+    finally:
+        await ring.close()
+        await db.close()
+    return ring
+
+
+async def test_a_command_in_another_environment_does_not_say_which_keys_are_served(
+    new_ring: NewRing, own_database: str
+) -> None:
+    ours, theirs = MemoryStore("vault"), MemoryStore("environment")
+    ours.put("groq", [key(1)])
+    theirs.put("groq", [key(9)])
+    ring = await new_ring(ours)
+    before = await ring.ledger.states(retired=True)
+    assert served(await one_command(own_database, theirs)) == [key(9)]
+    assert (await ring.ledger.states(retired=True)).keys() == before.keys()
+    assert [one.state for one in (await ring.ledger.states()).values()] == ["active"]
+
+
+async def test_a_command_whose_first_store_is_away_retires_no_key_for_the_second_ones(
+    new_ring: NewRing, own_database: str
+) -> None:
+    vault, file = MemoryStore("vault"), MemoryStore("file")
+    vault.put("groq", [key(1)])
+    file.put("groq", [key(2)])
+    ring = await new_ring(vault, file)
+    await ring.close()
+    vault.failure = StoreUnavailable("vault", "can't be reached")
+    command = await one_command(own_database, vault, file)
+    assert command.failing == {"vault": "vault: can't be reached"}
+    (state,) = (await ring.ledger.states()).values()
+    assert (state.hint, state.store) == (SecretKey(key(1)).hint, "vault")
+
+
+async def test_a_command_says_which_keys_there_are_where_nobody_serves(
+    own_database: str, new_ring: NewRing
+) -> None:
+    store = MemoryStore("file")
+    store.put("groq", [key(1)])
+    await one_command(own_database, store)
+    ring = await new_ring(store)
+    assert [one.hint for one in (await ring.ledger.states()).values()] == [SecretKey(key(1)).hint]

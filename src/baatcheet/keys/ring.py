@@ -37,6 +37,7 @@ SECRET: Final = "provider-keys"  # noqa: S105 - the name of the deployment's sec
 POLL: Final = 1.5  # seconds
 FLUSH: Final = 1.0  # seconds
 PATIENCE: Final = 2.0  # seconds
+LIVE: Final = 15.0  # seconds after its last sign in which a process counts as alive
 FORGOTTEN: Final = 3600.0  # seconds after which a process that was not heard of is no longer listed
 _SPREAD: Final = 0.2
 
@@ -50,6 +51,9 @@ VALUES ($1, $2, $3::text::jsonb, $4::text::jsonb, clock_timestamp())
 ON CONFLICT (process) DO UPDATE
 SET sets = excluded.sets, holds = excluded.holds, in_flight = excluded.in_flight, seen_at = excluded.seen_at
 """
+_SERVED = (
+    "SELECT EXISTS (SELECT FROM key_watchers WHERE seen_at > clock_timestamp() - make_interval(secs => $1))"
+)
 _LEAVE = (
     "DELETE FROM key_watchers WHERE process = $1 OR seen_at < clock_timestamp() - make_interval(secs => $2)"
 )
@@ -134,8 +138,10 @@ class KeyRing:
     # Life --------------------------------------------------------------------------------------------------
 
     async def start(self, *, serving: bool = True) -> None:
-        """Read the stores, and keep up to date from then on. `serving` False: read once, for one command, which goes on
-        without a store that can't be read (`failing`).
+        """Read the stores, and keep up to date from then on.
+
+        `serving` False: read once, for one command, which goes on without a store that can't be read (`failing`). The
+        ledger is told what it found only where nobody serves: its environment may be another than the server's.
 
         A database that is away is waited for in the background. Raises StoresNotRead when a store is down, refuses or
         can't be read; for one command DatabaseUnavailable, too.
@@ -272,6 +278,7 @@ class KeyRing:
             store, keys = self._chosen(provider)
             if keys != self.current(provider) or (keys and store is not self.store_of(provider)):
                 changed[provider] = store, keys
+        tells = bool(changed) and (self._serving or await self._stands_in())
         pooled: dict[str, list[PooledKey]] = {}
         for provider, (store, keys) in changed.items():
             for key in keys:
@@ -279,7 +286,7 @@ class KeyRing:
             pooled[provider] = [
                 PooledKey(key.fingerprint(self._secret, provider), key.hint, key) for key in keys
             ]
-            if self._settled:
+            if self._settled and tells:
                 await self.ledger.know(provider, store.name if store is not None else "", pooled[provider])
                 if self._serving:  # a new key has its quota before it is used
                     await self._quota.prepare(self.pool(provider), pooled[provider])
@@ -296,6 +303,13 @@ class KeyRing:
         if changed and self._settled:
             self._quota.wake()
         return bool(changed)
+
+    async def _stands_in(self) -> bool:
+        """Whether one command may say which keys there are: it has read all stores, and no process serves any."""
+        if self.failing or not self._settled:
+            return False
+        async with self._db.hot() as connection:
+            return not await connection.fetchval(_SERVED, LIVE)
 
     def _chosen(self, provider: str) -> tuple[SecretStore | None, tuple[SecretKey, ...]]:
         for store in self.stores:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.jobs.declaration import GiveUp, LeaseLost
 from baatcheet.keys.models import KeyRotation, ProviderKey
+from baatcheet.keys.ring import CHANNEL, LIVE
 from baatcheet.kit.ids import new_id
 
 Step = Literal[
@@ -28,9 +29,6 @@ Step = Literal[
 ]
 Outcome = Literal["rotated", "rolled_back", "failed"]
 Source = Literal["provisioner", "staged"]
-
-CHANNEL = "baatcheet_keys"  # as the ring hears it
-LIVE = 15.0  # seconds after its last sign in which a process counts as alive
 
 
 class Made(msgspec.Struct, frozen=True):
