@@ -28,8 +28,10 @@ from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
 from baatcheet.platform.errors import RateLimited, Unauthenticated
 from baatcheet.platform.http import client_session
+from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import AuthSettings, CacheSettings, load
 from tests.auth.oidc.fake_provider import AUDIENCE, FakeProvider
+from tests.conftest import database_on
 
 ROLES = {"role_claim": "roles", "admin_roles": ["boss"]}
 
@@ -52,9 +54,17 @@ def fake() -> Iterator[FakeProvider]:
         yield provider
 
 
+@pytest.fixture(scope="module")
+def own_services(services: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """As `services`, with a database whose administrators are these tests' alone."""
+    with database_on(services["DATABASE_URL"]) as url:
+        upgrade(url)
+        yield {**services, "DATABASE_URL": url}
+
+
 @pytest_asyncio.fixture
-async def db(services: Mapping[str, str]) -> AsyncIterator[CountingDatabase]:
-    opened = CountingDatabase(load(services, dotenv=None).database, pool_size=6)
+async def db(own_services: Mapping[str, str]) -> AsyncIterator[CountingDatabase]:
+    opened = CountingDatabase(load(own_services, dotenv=None).database, pool_size=6)
     yield opened
     await opened.close()
 
@@ -183,11 +193,25 @@ async def test_whoever_is_joined_to_an_administrator_is_what_their_provider_says
 ) -> None:
     email = address()
     there = await made_user(db, email, "admin")
+    await made_user(db, address(), "admin")
     authenticator = authenticator_for(fake, link_by_email=True, **ROLES)
     joined = await enter(authenticator, fake.token(email=email, email_verified=True))
     assert joined.user_id == there
     assert "admin" not in joined.scopes
     assert (await user_of(db, joined)).role == "user"
+
+
+async def test_the_last_active_administrator_stays_one_whatever_their_provider_says(
+    fake: FakeProvider, authenticator_for: Make, db: CountingDatabase
+) -> None:
+    async with db.system() as session:
+        await session.execute(text("UPDATE users SET active = false WHERE role = 'admin'"))
+    email = address()
+    await made_user(db, email, "admin")
+    authenticator = authenticator_for(fake, link_by_email=True, **ROLES)
+    joined = await enter(authenticator, fake.token(email=email, email_verified=True))
+    assert (await user_of(db, joined)).role == "admin"
+    assert "admin" not in joined.scopes, "this token is no administrator's; their API tokens are"
 
 
 async def test_two_newcomers_with_one_address_are_two_users(
