@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 
+from baatcheet.auth import repository
 from baatcheet.auth.identities import Identities, NotInvited
 from baatcheet.auth.oidc.claims import NoRole, TokenExpired
 from baatcheet.auth.oidc.key_sets import IdentityProviderAway
@@ -212,6 +213,24 @@ async def test_the_last_active_administrator_stays_one_whatever_their_provider_s
     joined = await enter(authenticator, fake.token(email=email, email_verified=True))
     assert (await user_of(db, joined)).role == "admin"
     assert "admin" not in joined.scopes, "this token is no administrator's; their API tokens are"
+
+
+async def test_an_older_token_that_another_process_is_late_with_gives_no_role_back(
+    fake: FakeProvider, authenticator_for: Make, db: CountingDatabase
+) -> None:
+    await made_user(db, address(), "admin")
+    who = await enter(authenticator_for(fake, **ROLES), fake.token(sub="late"))
+    now = datetime.now(UTC)
+
+    async def apply(at: datetime, role: str) -> Any:
+        async with db.hot() as connection:
+            return await connection.fetchrow(repository.APPLY_ROLE, who.token_id, at, role)
+
+    assert (await apply(now + timedelta(seconds=2), "user")) is not None
+    assert (await apply(now + timedelta(seconds=1), "admin")) is None
+    assert (await user_of(db, who)).role == "user"
+    assert (await apply(now + timedelta(seconds=3), "admin"))["role"] == "admin"
+    assert (await user_of(db, who)).role == "admin"
 
 
 async def test_two_newcomers_with_one_address_are_two_users(
