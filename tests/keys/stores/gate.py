@@ -78,16 +78,15 @@ class Gate:
             await reader.read()
             return
         there, back = await asyncio.open_connection(*self._behind)
+        ways = [asyncio.create_task(_copy(reader, back)), asyncio.create_task(_copy(there, writer))]
         try:
-            await asyncio.wait(
-                [
-                    asyncio.ensure_future(_copy(reader, back)),
-                    asyncio.ensure_future(_copy(there, writer)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # The other way has nothing to carry any more: left alone, it would keep its sockets for another test.
             back.transport.abort()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
