@@ -212,6 +212,23 @@ async def test_new_keys_that_a_process_does_not_serve_are_waited_for_and_then_gi
     assert "does not serve the new ones. The old keys are in use again." in str((await bench.row(id_)).error)
 
 
+async def test_a_process_that_is_a_moment_late_is_waited_for(bench: Bench) -> None:
+    (old,) = await bench.has(1)
+    bench.makes()
+    bench.pace(serve=20.0)
+    late = await bench.watcher(sets=0, holds=f'["{bench.id(old)}"]')
+    id_ = await bench.begin()
+    running = asyncio.create_task(Rotator(bench.parts).run(id_))
+    while (await bench.row(id_)).step != "serve":
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    assert not running.done()
+    async with bench.db.system() as session:
+        free = text("UPDATE key_watchers SET holds = '[]' WHERE process = :process")
+        await session.execute(free, {"process": late})
+    assert await asyncio.wait_for(running, 20) == "rotated"
+
+
 async def test_a_key_that_a_process_takes_up_again_is_not_revoked(bench: Bench) -> None:
     first, second = await bench.has(2)
     bench.makes()
