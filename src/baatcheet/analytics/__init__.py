@@ -1,0 +1,1 @@
+"""What was used: by user, day and model."""
