@@ -6,8 +6,9 @@
     DATA/valkey/     Valkey's working folder (it stores nothing)
     DATA/run/        their sockets, if the path is short enough
 
-The last three belong to the user that the services run as; the others stay ours, so that as root we never
-write where that user could have laid a link.
+What appears beside `postgres` while it is replaced is told of in `baatcheet.platform.embedded.replacing`.
+`postgres`, `valkey` and `run` belong to the user that the services run as; the others stay ours, so that as root we
+never write where that user could have laid a link.
 """
 
 import contextlib

@@ -18,6 +18,7 @@ from baatcheet.platform.logging import Logger
 
 DATABASE = "baatcheet"
 OLDEST_MAJOR = 15
+USUAL_PORT = 5432  # only a part of the socket's name
 _BUILTIN_LOCALES_SINCE = 17
 _INIT_SECONDS = 120.0
 
@@ -39,15 +40,29 @@ log_min_error_statement = panic
 
 
 class Postgres(Service):
-    """PostgreSQL on a socket of its own; no TCP, no password: the socket's folder is private."""
+    """PostgreSQL on a socket of its own; no TCP, no password: the socket's folder is private.
 
-    name = "postgres"
+    One that is not for everybody (`db move`) has another `port`: nobody finds it by the usual address. `name` is its
+    log's and its lock's.
+    """
+
     death_signal = signal.SIGINT
     # Fast, then immediate shutdown (PostgreSQL manual, 18.5); the next start repairs after the latter.
     way_out = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0))
 
-    def __init__(self, folders: Folders, log: Logger, *, bin_dir: Path | None, durable: bool) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        log: Logger,
+        *,
+        bin_dir: Path | None,
+        durable: bool,
+        port: int = USUAL_PORT,
+        name: str = "postgres",
+    ) -> None:
+        self.name = name
         super().__init__(folders, log)
+        self._port = port
         self._given_bin = bin_dir
         self._durable = durable
         self._bin = Path()
@@ -55,12 +70,13 @@ class Postgres(Service):
 
     @property
     def url(self) -> str:
-        return f"postgresql://{DATABASE}@/{DATABASE}?host={quote(str(self._folders.sockets), safe='/')}"
+        port = "" if self._port == USUAL_PORT else f":{self._port}"
+        return f"postgresql://{DATABASE}@{port}/{DATABASE}?host={quote(str(self._folders.sockets), safe='/')}"
 
     def prepare(self) -> None:
         data = self._folders.postgres
         recorded = recorded_major(data)
-        self._bin, self._major = _programs(self._given_bin, recorded)
+        self._bin, self._major = programs(self._given_bin, recorded)
         if recorded is None:
             if data.exists() and any(data.iterdir()):
                 raise EmbeddedError(
@@ -71,10 +87,9 @@ class Postgres(Service):
             self._init()
         elif recorded != self._major:
             raise EmbeddedError(
-                f"{data} was made by PostgreSQL {recorded}, and {self._bin} has {self._major}. Point "
-                f"BAATCHEET_POSTGRES_BIN at the programs of {recorded}, or move the data over with "
-                "pg_dump or "
-                "pg_upgrade."
+                f"{data} was made by PostgreSQL {recorded}, and {self._bin} has {self._major}. Bring it over: "
+                "`baatcheet db upgrade-cluster`. Or point BAATCHEET_POSTGRES_BIN at the programs of "
+                f"{recorded}."
             )
         owner, wanted = (
             data.stat().st_uid,
@@ -90,7 +105,7 @@ class Postgres(Service):
     def clean(self) -> None:
         """Remove lock files whose process id is something else's by now: PostgreSQL would refuse to start."""
         pid_file = self._folders.postgres / "postmaster.pid"
-        for path in (pid_file, self._folders.sockets / ".s.PGSQL.5432.lock"):
+        for path in (pid_file, self._folders.sockets / f".s.PGSQL.{self._port}.lock"):
             pid = _first_number(path)
             if pid is None or not Path(f"/proc/{pid}").exists():
                 continue
@@ -107,7 +122,7 @@ class Postgres(Service):
         sockets = str(self._folders.sockets).replace('"', '""')
         options = {
             "listen_addresses": "",
-            "port": "5432",
+            "port": str(self._port),
             "unix_socket_directories": f'"{sockets}"',
             "unix_socket_permissions": "0700",
             "log_destination": "stderr",
@@ -128,7 +143,7 @@ class Postgres(Service):
 
     def _init(self) -> None:
         """Make a new data folder beside the real one and move it in place: no half of one is ever found."""
-        unfinished = self._folders.data / "postgres.new"
+        unfinished = self._folders.postgres.with_name(f"{self._folders.postgres.name}.new")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         self._folders.give(unfinished)
@@ -211,8 +226,11 @@ def _serves(pid: int, data: Path) -> bool:
         return str(data) in arguments
 
 
-def _programs(given: Path | None, recorded: int | None) -> tuple[Path, int]:
-    """The folder of programs to use and their major version: the one that made the data, else the newest."""
+def programs(given: Path | None, recorded: int | None) -> tuple[Path, int]:
+    """The folder of programs to use and their major version: the one that made the data, else the newest.
+
+    Raises EmbeddedError.
+    """
     found = [(folder, major) for folder in _candidates(given) if (major := _major_of(folder)) is not None]
     if not found:
         where = f"BAATCHEET_POSTGRES_BIN={given}" if given else "the installed wheel"
@@ -225,6 +243,23 @@ def _programs(given: Path | None, recorded: int | None) -> tuple[Path, int]:
     if major < OLDEST_MAJOR:
         raise EmbeddedError(f"PostgreSQL {OLDEST_MAJOR} or newer is needed, and {folder} has {major}.")
     return folder, major
+
+
+def programs_of(major: int, given: Path | None) -> Path:
+    """The folder of the programs of exactly this major version: `given`, else the wheel's or the system's.
+
+    Raises EmbeddedError with where they can be had.
+    """
+    usual = [Path(f"/usr/lib/postgresql/{major}/bin"), Path(f"/usr/pgsql-{major}/bin")]
+    for folder in _candidates(given) if given else [*_candidates(None), *usual]:
+        if _major_of(folder) == major:
+            return folder
+    where = f"are not in {given}" if given else "are not here"
+    raise EmbeddedError(
+        f"the data was made by PostgreSQL {major}, and its programs, which have to read it once more, {where}. "
+        f"Install them (Debian: postgresql-{major}) and name their folder: --old /usr/lib/postgresql/{major}/bin. "
+        "Or restore a backup: `baatcheet db restore FILE` needs nothing of the older version."
+    )
 
 
 def _candidates(given: Path | None) -> list[Path]:

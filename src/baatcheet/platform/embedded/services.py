@@ -9,6 +9,7 @@ from baatcheet.platform.embedded.errors import DataFolderInUse, EmbeddedError
 from baatcheet.platform.embedded.folders import Folders, make_folders
 from baatcheet.platform.embedded.lock import Addresses, FolderLock
 from baatcheet.platform.embedded.postgres import Postgres
+from baatcheet.platform.embedded.replacing import finish_replacing, refuse_moved
 from baatcheet.platform.embedded.service import Service
 from baatcheet.platform.embedded.valkey import Valkey
 from baatcheet.platform.logging import Logger, get_logger
@@ -51,6 +52,13 @@ class EmbeddedServices:
         lock = FolderLock(folders.data)
         lock.acquire()
         self._lock, self._folders = lock, folders
+        if self._wants_postgres:
+            try:
+                finish_replacing(folders)
+                refuse_moved(folders)
+            except BaseException:
+                self.stop()
+                raise
         postgres = valkey = None
         if self._wants_postgres:
             postgres = Postgres(
