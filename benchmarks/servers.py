@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,13 @@ def bare_proxy(upstream: Upstream) -> Iterator[Side]:
 
 
 @contextmanager
-def baatcheet(upstream: Upstream, folder: Path, *, profiles: Path | None = None) -> Iterator[Side]:
+def baatcheet(
+    upstream: Upstream,
+    folder: Path,
+    *,
+    profiles: Path | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Side]:
     """`baatcheet serve` on an empty data folder; with `profiles`, its API process has a sampler inside."""
     environ = {
         "BAATCHEET_DATA_DIR": str(folder / "data"),
@@ -91,6 +97,7 @@ def baatcheet(upstream: Upstream, folder: Path, *, profiles: Path | None = None)
         "BAATCHEET_REQUESTS_PER_MINUTE": "0",
         "OPENAI_BASE_URL": upstream.url,
         "OLLAMA_HOST": "",
+        **(settings or {}),
     }
     log = folder / "server.log"
     what = (

@@ -27,7 +27,8 @@ from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.platform.database import Database, connect
 from baatcheet.platform.embedded import EmbeddedServices
 from baatcheet.platform.migrate import upgrade
-from baatcheet.platform.settings import DatabaseSettings, EmbeddedSettings, Settings, load
+from baatcheet.platform.settings import DatabaseSettings, Settings, load
+from tests import servers
 from tests.running import worker_process
 from tests.scripted_provider import ScriptedProvider
 
@@ -69,47 +70,67 @@ NewCaller = Callable[..., Awaitable[Caller]]
 
 
 @contextlib.contextmanager
-def database_on(server_url: str) -> Iterator[str]:
-    """A new, empty database on a server that is there already."""
+def database_on(server_url: str, template: str | None = None) -> Iterator[str]:
+    """A new database on a server that is there already: empty, or a copy of `template`."""
     name = f"baatcheet_test_{secrets.token_hex(6)}"
+    direct = _past_bouncer(server_url)
 
     async def run(statement: str) -> None:
-        connection = await connect(server_url)
+        connection = await connect(direct)
         try:
             await connection.execute(statement)
         finally:
             await connection.close()
 
-    asyncio.run(run(f"CREATE DATABASE {name}"))
+    asyncio.run(run(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else "")))
     try:
         yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
     finally:
         asyncio.run(run(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+_bouncers: list[servers.Bouncer] = []  # the one that the session runs through, where it does
+
+
+def _past_bouncer(url: str) -> str:
+    return _bouncers[0].direct(url) if _bouncers and f":{_bouncers[0].port}/" in url else url
+
+
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """DATABASE_URL (migrated) and REDIS_URL: on the servers that these name, else on embedded ones."""
+    """DATABASE_URL (migrated) and REDIS_URL: on the servers that these name, else on those of the kind that is chosen.
+
+    Through PgBouncer, DATABASE_DIRECT_URL as well.
+    """
     database, redis = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
     with contextlib.ExitStack() as stack:
         if database is None or redis is None:
             # A socket's path is short, so not below pytest's own folders.
             folder = tmp_path_factory.mktemp("services")
             embedded = EmbeddedServices(
-                EmbeddedSettings(data_dir=folder),
+                servers.postgres_settings(folder),
                 postgres=database is None,
                 valkey=redis is None,
                 durable=False,
             )
             stack.callback(embedded.stop)
             addresses = embedded.start()
+            if database is None and servers.KIND == "pgbouncer":
+                assert addresses.database_url is not None
+                own = tmp_path_factory.mktemp("bouncer")
+                bouncer = stack.enter_context(servers.pgbouncer(addresses.database_url, own))
+                _bouncers.append(bouncer)
+                stack.callback(_bouncers.clear)
+                database = bouncer.url(addresses.database_url)
             database = database or addresses.database_url
             redis = redis or addresses.redis_url
         assert database is not None
         assert redis is not None
-        database = stack.enter_context(database_on(database))
-        upgrade(database)
-        yield {"DATABASE_URL": database, "REDIS_URL": redis}
+        database = stack.enter_context(database_on(database, os.environ.get("BAATCHEET_TEST_TEMPLATE")))
+        direct = _past_bouncer(database)
+        upgrade(direct)
+        past = {} if direct == database else {"DATABASE_DIRECT_URL": direct}
+        yield {"DATABASE_URL": database, "REDIS_URL": redis, **past}
 
 
 @pytest.fixture

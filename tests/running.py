@@ -54,15 +54,19 @@ class ApiProcess:
                 stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the API process ended with {self.process.returncode}: {self._said()}")
-            try:
-                if httpx.get(f"{self.url}/ready", timeout=2).status_code == 200:
-                    return self
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
+        # One client for all the asking: to make one takes longer than an answer.
+        with httpx.Client(base_url=self.url, timeout=2, trust_env=False) as client:
+            while time.monotonic() < deadline:
+                if self.process.poll() is not None:
+                    raise RuntimeError(
+                        f"the API process ended with {self.process.returncode}: {self._said()}"
+                    )
+                try:
+                    if client.get("/ready").status_code == 200:
+                        return self
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.05)
         raise RuntimeError(f"the API process was not ready in {timeout} s: {self._said()}")
 
     def _said(self) -> str:
@@ -165,12 +169,13 @@ def new_user(url: str, admin_token: str, *, scopes: list[str] | None = None) -> 
     """A new user's token, made as an administrator makes it."""
     headers = {"authorization": f"Bearer {admin_token}"}
     name = f"user-{secrets.token_hex(4)}"
-    user = httpx.post(f"{url}/api/v1/users", json={"name": name}, headers=headers, timeout=20)
-    assert user.status_code == 201, user.text
-    body: dict[str, Any] = {"name": "test", "user_id": user.json()["id"]}
-    if scopes is not None:
-        body["scopes"] = scopes
-    token = httpx.post(f"{url}/api/v1/tokens", json=body, headers=headers, timeout=20)
+    with httpx.Client(base_url=url, headers=headers, timeout=20, trust_env=False) as client:
+        user = client.post("/api/v1/users", json={"name": name})
+        assert user.status_code == 201, user.text
+        body: dict[str, Any] = {"name": "test", "user_id": user.json()["id"]}
+        if scopes is not None:
+            body["scopes"] = scopes
+        token = client.post("/api/v1/tokens", json=body)
     assert token.status_code == 201, token.text
     return str(token.json()["token"])
 

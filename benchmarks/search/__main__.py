@@ -213,7 +213,7 @@ async def write(report: Report, db: Database, seeded: SeededUsers) -> None:
             transaction = connection.transaction()
             await transaction.start()
             if not with_search:
-                await connection.execute("ALTER TABLE messages DISABLE TRIGGER search_fresh_message")
+                await connection.execute("ALTER TABLE messages DISABLE TRIGGER search_message")
             began = time.perf_counter()
             await connection.execute(_INSERT, talk, user.id, 500)
             timed[with_search].append((time.perf_counter() - began) / 500 * 1e6)

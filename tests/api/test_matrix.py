@@ -24,7 +24,7 @@ __all__ = ["document"]
 # What a path calls by a name that is everybody's.
 WORDS = {"name": "ocr", "kind": "export.completed", "number": "1"}
 # What would not end by itself.
-QUERIES = {"followEvents": "?after=0&seconds=0"}
+QUERIES = {"getUsageReport": "?group_by=model", "search": "?q=alice", "followEvents": "?after=0&seconds=0"}
 # A body's lists of her things.
 LISTS = {"attachments": "attachment_id", "attachment_ids": "attachment_id"}
 # What only an administrator may do, whoever's it is.
@@ -34,6 +34,7 @@ ADMINISTRATORS = frozenset(
         "updateQueue", "listWorkers", "listSchedules", "updateSchedule", "listKeys", "getKey",
         "restKey", "quarantineKey", "restoreKey", "checkKey", "refreshKeys", "createKeyRotation", "listKeyRotations",
         "getKeyRotation", "listAuditEntries", "setRoute", "deleteRoute",
+        "deleteUser", "listDeletions", "getDeletion",
         "getUserUsage", "getUserLimits", "setUserLimits", "getTokenLimits", "setTokenLimits",
     }
 )  # fmt: skip
@@ -192,7 +193,8 @@ async def test_with_a_strangers_token_nothing_of_hers_is_seen_or_changed(
                 owners = {row.get("user_id") for row in page["data"]} - {None}
                 assert str(alice.user_id) not in owners, path
             for name in set(parameters(operation, "query")) & set(things):
-                answer = await send(bob, method, where, params={name: things[name]}, **body)
+                asked = f"{where}{'&' if '?' in where else '?'}{name}={things[name]}"
+                answer = await send(bob, method, asked, **body)
                 assert MARK not in answer.text, (method, path, name)
                 nothing = method == "get" and answer.json().get("data") == []
                 assert nothing or answer.status_code in {403, 404}, (method, path, name, answer.text)

@@ -94,6 +94,7 @@ def _rows(owner: UUID, ids: dict[str, UUID]) -> list[Base]:
             reply_id=ids["message_id"],
             status="completed",
             model=MARK,
+            answered_by=MARK,
             ended_at=now,
         ),
         JobRow(

@@ -134,10 +134,15 @@ async def test_what_is_left_out_of_a_change_stays_and_null_takes_away(alice: Cal
     ]
 
 
-async def test_a_conversation_is_deleted_with_its_messages(alice: Caller, database: Database) -> None:
+async def test_a_conversation_is_deleted_permanently_with_its_messages(
+    alice: Caller, database: Database
+) -> None:
     made = await make(alice)
     message = await say(alice, made, "hello")
-    assert (await alice.delete(f"/api/v1/conversations/{made['id']}")).status_code == 204
+    where = f"/api/v1/conversations/{made['id']}?permanently=true"
+    assert (await alice.delete(where)).status_code == 204
+    assert (await alice.post(f"/api/v1/conversations/{made['id']}/restore")).status_code == 404
+    assert (await alice.delete(where)).status_code == 404
     assert (await alice.get(f"/api/v1/conversations/{made['id']}")).status_code == 404
     assert (await alice.get(f"/api/v1/messages/{message['id']}")).status_code == 404
     async with database.system() as session:

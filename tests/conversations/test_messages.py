@@ -82,6 +82,40 @@ async def test_a_switched_head_begins_another_branch(alice: Caller) -> None:
     assert (await alice.get(f"/api/v1/messages/{first['id']}")).json()["siblings"] == [first["id"]]
 
 
+async def test_a_page_around_a_message_goes_along_the_branch_that_it_is_on(alice: Caller) -> None:
+    conversation = await make(alice)
+    said = [await say(alice, conversation, f"message {number}") for number in range(10)]
+    await switch(alice, conversation, said[5])
+    other = [await say(alice, conversation, f"other {number}") for number in range(3)]
+    here = f"/api/v1/conversations/{conversation['id']}/messages"
+
+    async def around(message: dict[str, Any], **params: Any) -> list[str]:
+        answer = await alice.get(here, params={"around": message["id"], "limit": 4, **params})
+        assert answer.status_code == 200, answer.text
+        return [one["content"] for one in answer.json()["data"]]
+
+    assert await around(said[7]) == [f"message {number}" for number in (5, 6, 7, 8)]
+    assert await around(other[1]) == ["message 5", "other 0", "other 1", "other 2"]
+    assert await around(said[4]) == ["message 2", "message 3", "message 4", "message 5"]
+    assert await around(said[5]) == ["message 3", "message 4", "message 5", "other 0"], "on the active branch"
+    assert await around(said[0]) == [f"message {number}" for number in (0, 1, 2, 3)]
+    assert await around(said[7], order="desc") == [f"message {number}" for number in (9, 8, 7, 6)]
+    assert await texts(alice, conversation, around=said[6]["id"], limit=2) == [
+        f"message {number}" for number in (5, 6, 7, 8, 9)
+    ]
+
+
+async def test_around_is_of_a_message_in_this_conversation_and_of_one_branch(alice: Caller) -> None:
+    conversation, elsewhere = await make(alice), await make(alice)
+    await say(alice, conversation, "here")
+    message = await say(alice, elsewhere, "there")
+    here = f"/api/v1/conversations/{conversation['id']}/messages"
+    refused = await alice.get(here, params={"around": message["id"]})
+    assert (refused.status_code, refused.json()["type"]) == (404, "message-not-found")
+    refused = await alice.get(here, params={"around": message["id"], "branch": "all"})
+    assert refused.status_code == 422
+
+
 async def test_the_pages_of_a_branch_are_not_disturbed_by_what_happens_meanwhile(alice: Caller) -> None:
     conversation = await make(alice)
     said = [await say(alice, conversation, str(n)) for n in range(4)]
@@ -115,7 +149,7 @@ async def test_a_branch_of_ten_thousand_messages_is_read_a_page_at_a_time(
         }
         for n, (one, parent) in enumerate(zip(ids, [None, *ids], strict=False))
     ]
-    async with database.system() as session:
+    async with database.system(limit=60) as session:
         await session.execute(
             text(
                 "INSERT INTO messages (id, parent_id, conversation_id, user_id, role, content) "

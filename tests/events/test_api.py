@@ -33,7 +33,8 @@ async def test_what_a_user_does_is_told_as_it_happens(
         changed = await alice.patch(f"/api/v1/conversations/{conversation}", json={"title": "Glaciers"})
         assert changed.status_code == 200
         assert (await alice.delete(f"/api/v1/conversations/{conversation}")).status_code == 204
-        seen = await hers.until(6)
+        assert (await alice.post(f"/api/v1/conversations/{conversation}/restore")).status_code == 200
+        seen = await hers.until(7)
         assert [event.name for event in seen] == [
             "conversation.created",
             "message.created",
@@ -41,6 +42,7 @@ async def test_what_a_user_does_is_told_as_it_happens(
             "message.created",
             "conversation.updated",
             "conversation.deleted",
+            "conversation.restored",
         ]
         assert {event.data["data"]["conversation_id"] for event in seen} == {conversation}
         assert seen[2].data["data"]["turn_id"] == turn["turn_id"]

@@ -77,6 +77,7 @@ def head(**more: Any) -> ConversationEntry:
         "model": None,
         "project": None,
         "archived": False,
+        "tags": (),
         "pinned": False,
         "head_id": None,
         "created_at": EARLY,
@@ -159,6 +160,7 @@ def test_a_written_file_is_read_as_what_was_written(keys: list[Key], data: st.Da
         project=ProjectEntry(name(7), "Thesis", "Sources"),
         archived=data.draw(st.booleans()),
         pinned=data.draw(st.booleans()),
+        tags=tuple(data.draw(st.lists(st.sampled_from(["سفر", "work", "a b", "🏔"]), unique=True))),
     )
     with tempfile.TemporaryDirectory() as folder:
         text = written(
@@ -183,6 +185,7 @@ def test_a_written_file_is_read_as_what_was_written(keys: list[Key], data: st.Da
         "project",
         "archived",
         "pinned",
+        "tags",
         "created_at",
         "updated_at",
     ):
@@ -297,6 +300,8 @@ def nested(levels: int) -> Any:
             "system_prompt: has 1,048,577 bytes; 1,048,576 are allowed",
         ),
         (one(archived="yes"), "archived: expected `bool`, got `str`"),
+        (one(tags=["a", " "]), "tags[1]: has nothing in it that can be seen"),
+        (one(tags=["x"] * 21), "tags: 21 of them; 20 are allowed"),
         (one({}), "messages: expected `array`, got `object`"),
         (one(project={"name": " "}), "project.name: has nothing in it that can be seen"),
     ],

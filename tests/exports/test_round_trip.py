@@ -60,6 +60,7 @@ def conversation(chance: random.Random, count: int) -> dict[str, Any]:
         "model": chance.choice([None, "auto"]),
         "archived": chance.random() < 0.5,
         "pinned": chance.random() < 0.5,
+        "tags": chance.sample(["work", "سفر", "two words"], chance.randint(0, 3)),
         "head_id": head["id"] if head else None,
         "created_at": moment(chance),
         "updated_at": moment(chance),
@@ -98,7 +99,7 @@ async def test_an_export_of_an_import_of_an_export_is_that_export(
     by_text = sorted(json.dumps([m[f] for f in FIELDS], sort_keys=True) for m in told["messages"])
     wanted = sorted(json.dumps([m[f] for f in FIELDS], sort_keys=True) for m in written["messages"])
     assert by_text == wanted
-    for field in ("title", "system_prompt", "model", "archived", "pinned"):
+    for field in ("title", "system_prompt", "model", "archived", "pinned", "tags"):
         assert told[field] == written[field], field
     # … and from then on nothing changes but the ids.
     (again,) = await outcomes(alice, await bring(alice, first, duplicates="copy"))

@@ -3,14 +3,13 @@
 import asyncio
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from baatcheet.platform.embedded import EmbeddedServices
 from baatcheet.platform.migrate import upgrade
-from baatcheet.platform.settings import EmbeddedSettings
+from tests.servers import postgres_settings
 
 
 class Postgres:
@@ -44,7 +43,7 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    settings = EmbeddedSettings.model_validate({"data_dir": Path(tmp_path_factory.mktemp("postgres"))})
+    settings = postgres_settings(tmp_path_factory.mktemp("postgres"))
     services = EmbeddedServices(settings, postgres=True, valkey=False, durable=False)
     addresses = services.start()
     try:

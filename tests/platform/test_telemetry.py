@@ -62,6 +62,16 @@ def test_a_scraper_reads_what_was_counted() -> None:
     assert any(name == "baatcheet_build_info" for name, _ in told)
 
 
+def test_what_a_pool_counts_since_its_start_is_counted_once() -> None:
+    metrics = Metrics()
+    for refused, slow in ((0, 0), (2, 1), (2, 1), (3, 5)):
+        metrics.pool(PoolUse(10, 3, 1, idle=4, refused=refused, slow_statements=slow))
+    told = samples(metrics.render())
+    assert told["baatcheet_db_pool_connections", (("state", "idle"),)] == 4
+    assert told["baatcheet_db_refusals_total", ()] == 3
+    assert told["baatcheet_db_slow_statements_total", ()] == 5
+
+
 async def test_a_blocked_event_loop_shows_in_the_lag() -> None:
     metrics = Metrics()
     sampler = Sampler(metrics, pool=lambda: PoolUse(4, 2, 0), cache_available=lambda: True)

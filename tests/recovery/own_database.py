@@ -8,7 +8,7 @@ from pathlib import Path
 
 from baatcheet.platform.embedded import EmbeddedServices
 from baatcheet.platform.migrate import upgrade
-from baatcheet.platform.settings import EmbeddedSettings
+from tests.servers import postgres_settings
 
 
 def family(pid: int) -> list[int]:
@@ -21,7 +21,7 @@ class OwnDatabase:
 
     def __init__(self, folder: Path) -> None:
         self._services = EmbeddedServices(
-            EmbeddedSettings(data_dir=folder), postgres=True, valkey=False, durable=False
+            postgres_settings(folder), postgres=True, valkey=False, durable=False
         )
         url = self._services.start().database_url
         assert url is not None

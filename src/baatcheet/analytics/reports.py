@@ -47,12 +47,25 @@ _NOTHING = {
     "unpriced": "m.unpriced",
 }
 _OTHERS = ", ".join(_NOTHING.get(one, "0") for one in NAMES)
+_REQUESTS = """CASE WHEN m.kind = 'embedding' THEN m.requests ELSE 0 END,
+           CASE WHEN m.kind = 'recording' THEN m.requests ELSE 0 END, m.recorded_seconds"""
 _SUMS = ", ".join(
     f"coalesce({'max' if one == 'slowest_ms' else 'sum'}(u.{one}), 0)::bigint AS {one}" for one in COUNTED
 )
 
 
-def _statement(keys: str, whose: str) -> str:
+# What deleted users have used, together.
+_FORGOTTEN = f"""
+    UNION ALL
+    SELECT NULL, date, model, {_PLAIN}, 0, 0, 0
+    FROM forgotten_analytics WHERE date BETWEEN :since AND :until
+    UNION ALL
+    SELECT NULL, m.day, m.model, {_OTHERS}, {_REQUESTS}
+    FROM forgotten_usage m WHERE m.kind <> 'chat' AND m.day BETWEEN :since AND :until"""  # noqa: S608 - constants
+
+
+def _statement(keys: str, user_id: UUID | None) -> str:
+    whose = "" if user_id is None else _MINE
     return f"""
 SELECT {keys}{_SUMS}
 FROM (
@@ -66,9 +79,9 @@ FROM (
     FROM (SELECT turn_id FROM analytics_pending WHERE true {whose}) p JOIN analytics_of_turns t ON t.id = p.turn_id
     WHERE t.date BETWEEN :since AND :until
     UNION ALL
-    SELECT m.user_id, m.day, m.model, {_OTHERS}, CASE WHEN m.kind = 'embedding' THEN m.requests ELSE 0 END,
-           CASE WHEN m.kind = 'recording' THEN m.requests ELSE 0 END, m.recorded_seconds
+    SELECT m.user_id, m.day, m.model, {_OTHERS}, {_REQUESTS}
     FROM model_usage m WHERE m.kind <> 'chat' AND m.day BETWEEN :since AND :until {whose}
+    {_FORGOTTEN if user_id is None else ""}
 ) u
 """  # noqa: S608 - the parts are constants
 
@@ -78,8 +91,10 @@ SELECT coalesce(sum(u.bytes_added - u.bytes_removed), 0)::bigint FROM (
     SELECT bytes_added, bytes_removed FROM analytics_daily WHERE model = '' {whose}
     UNION ALL
     SELECT bytes_added, bytes_removed FROM analytics_fresh WHERE model = '' {whose}
+    {forgotten}
 ) u
 """
+_FORGOTTEN_FILES = "UNION ALL SELECT bytes_added, bytes_removed FROM forgotten_analytics WHERE model = ''"
 _MINE = "AND user_id = :user"
 
 
@@ -169,10 +184,7 @@ class Reports:
         Raises RangeTooLarge.
         """
         async with self._session(user_id) as session:
-            rows = await _used(session, user_id, asked, groups)
-            waiting = (
-                await session.execute(text(f"SELECT {_waiting(user_id)}"), _whose(user_id))
-            ).scalar_one()
+            rows, waiting = await _used(session, user_id, asked, groups)
         if len(rows) > MOST_ROWS:
             raise RangeTooLarge(
                 f"These are more than {MOST_ROWS:,} rows. Ask for fewer days, or for larger groups.",
@@ -189,10 +201,12 @@ class Reports:
             "first": asked.since,
             **_whose(user_id),
         }
-        mine = "" if user_id is None else _MINE
+        stored = _STORED.format(
+            whose="" if user_id is None else _MINE, forgotten=_FORGOTTEN_FILES if user_id is None else ""
+        )
         statement = f"""
-SELECT g.*, ({_STORED.format(whose=mine)}) AS stored, {_waiting(user_id)} AS waiting
-FROM ({_statement("GROUPING(u.model) AS whole, (u.date >= :first) AS now, u.model, ", mine)}
+SELECT g.*, ({stored}) AS stored, {_waiting(user_id)} AS waiting
+FROM ({_statement("GROUPING(u.model) AS whole, (u.date >= :first) AS now, u.model, ", user_id)}
       GROUP BY GROUPING SETS ((now), (now, u.model), ())) g
 """  # noqa: S608 - the parts are constants
         async with self._session(user_id) as session:
@@ -219,14 +233,25 @@ def _whose(user_id: UUID | None) -> dict[str, Any]:
 
 async def _used(
     session: AsyncSession, user_id: UUID | None, asked: Range, groups: Sequence[Group]
-) -> list[Used]:
+) -> tuple[list[Used], bool]:
+    """What was used, and whether some of it waits to be counted: in one statement, and so one snapshot."""
     keys = "".join(f"{_GROUPS[one]} AS {_name(one)}, " for one in groups)
     numbers = ", ".join(str(at + 1) for at in range(len(groups)))
-    statement = _statement(keys, "" if user_id is None else _MINE)
-    statement += f" GROUP BY {numbers} ORDER BY {numbers} LIMIT {MOST_ROWS + 1}"
+    statement = f"""
+SELECT w.waiting, g.* FROM (SELECT {_waiting(user_id)} AS waiting) w LEFT JOIN (
+    SELECT true AS found, f.* FROM (
+        {_statement(keys, user_id)} GROUP BY {numbers} ORDER BY {numbers} LIMIT {MOST_ROWS + 1}
+    ) f
+) g ON true ORDER BY {", ".join(f"g.{_name(one)}" for one in groups)}
+"""  # noqa: S608 - the parts are constants
     values = {"since": asked.since, "until": asked.until, **_whose(user_id)}
     rows = (await session.execute(text(statement), values)).mappings().all()
-    return [Used(row.get("since"), row.get("model"), row.get("whose"), _counts(row)) for row in rows]
+    used = [
+        Used(row.get("since"), row.get("model"), row.get("whose"), _counts(row))
+        for row in rows
+        if row["found"]
+    ]
+    return used, rows[0]["waiting"]
 
 
 def _name(group: Group) -> str:

@@ -10,12 +10,14 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from baatcheet.analytics.models import Amounts
 from baatcheet.platform.database import Database
 
 BATCH: Final = 10_000  # fresh rows of one transaction
 LIMIT: Final = 28.0  # seconds of one transaction: less than a statement may take
+SETTLING: Final = 120.0  # seconds for counting a user for the last time
 PAUSE: Final = 0.1  # seconds before a count that met a deletion is made once more
 CROWDED: Final = 1_000  # rows of what was deleted, of one user, that are worth putting together
 
@@ -115,13 +117,21 @@ WITH counted AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM analytics_pending p WHERE p.user_id = :user) - (SELECT count(*) FROM turned) AS missed
 """)  # noqa: S608 - the parts are constants
-_HOLD = text("SELECT id FROM users WHERE id = :user FOR KEY SHARE SKIP LOCKED")
+# Of a user whose deletion was asked for, some rows may be gone already.
+_HOLD = text("""
+SELECT u.id FROM users u
+WHERE u.id = :user AND NOT EXISTS (SELECT FROM user_deletions d WHERE d.subject = u.id) FOR KEY SHARE SKIP LOCKED
+""")
+_WAITS = text("SELECT user_id FROM analytics_backlog WHERE user_id = :user")
 
 _WAITING = text("SELECT user_id FROM analytics_backlog WHERE user_id > :after ORDER BY user_id LIMIT 1")
-_EVERYBODY = text("INSERT INTO analytics_backlog SELECT id FROM users ON CONFLICT DO NOTHING")
-_THIS_ONE = text(
-    "INSERT INTO analytics_backlog SELECT id FROM users WHERE id = :user ON CONFLICT DO NOTHING RETURNING user_id"
-)
+_WANTED = """
+INSERT INTO analytics_backlog
+SELECT u.id FROM users u WHERE NOT EXISTS (SELECT FROM user_deletions d WHERE d.subject = u.id) {whose}
+ON CONFLICT DO NOTHING
+"""
+_EVERYBODY = text(_WANTED.format(whose=""))
+_THIS_ONE = text(_WANTED.format(whose="AND u.id = :user"))
 
 _CROWDED = text("""
 SELECT user_id FROM analytics_kept GROUP BY user_id HAVING count(*) > :crowded ORDER BY user_id
@@ -135,6 +145,12 @@ SELECT t.user_id, t.date, t.model, {_SUMS} FROM taken t GROUP BY t.user_id, t.da
 
 class _Missed(Exception):
     """A conversation was being deleted meanwhile: nothing may be kept of this count."""
+
+
+async def _count(session: AsyncSession, user_id: UUID) -> None:
+    """Raises _Missed."""
+    if await session.scalar(_REBUILD, {"user": user_id}):
+        raise _Missed
 
 
 class RollUp:
@@ -168,9 +184,21 @@ class RollUp:
             await session.execute(_LOCK)
             if await session.scalar(_HOLD, {"user": user_id}) is None:
                 return False
-            if await session.scalar(_REBUILD, {"user": user_id}):
-                raise _Missed
+            await _count(session, user_id)
         return True
+
+    async def settle(self, user_id: UUID) -> None:
+        """Count a user who is being deleted, if they still wait for it; before the first of their rows goes."""
+        while True:
+            try:
+                async with self._db.system(limit=SETTLING) as session:
+                    await self._db.allow(session, SETTLING)
+                    await session.execute(_LOCK)
+                    if await session.scalar(_WAITS, {"user": user_id}) is not None:
+                        await _count(session, user_id)
+                    return
+            except _Missed:
+                await asyncio.sleep(PAUSE)
 
     async def want_rebuilt(self, user_id: UUID | None = None) -> None:
         """Have a user, or with None everybody, counted anew by `catch_up`, whichever process calls it."""

@@ -30,6 +30,7 @@ class User(Base):
     __table_args__ = (
         CheckConstraint("role IN ('admin', 'user')", name="role"),
         Index("uq_users_email", text("lower(email)"), unique=True),
+        Index("idx_user_admin", "id", postgresql_where=text("role = 'admin'")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -18,12 +18,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from redis.exceptions import NoScriptError
 
-from baatcheet.platform.cache import MISS, Cache
+from baatcheet.platform.cache import MISS, Cache, Miss, tolerated
 from baatcheet.platform.errors import RateLimited
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.settings import AuthSettings
@@ -155,13 +155,14 @@ class RateLimits:
         reply = await _run(
             self._cache, _SCRIPT, _SCRIPT_HASH, b"baatcheet:limit:" + token_id.bytes, *self._fixed, ask, spend
         )
-        if reply is MISS:
+        if reply is MISS or len(reply) != len(_State._fields) or reply[0] not in (0, 1):
             if not self._told:
                 self._told = True
                 log.warning("rate_limits.local", meaning="each process counts by itself")
             return self._count_here(token_id, ask, spend)
         self._told = False
-        return _State(*reply)
+        passed, *counts = reply
+        return _State(bool(passed), *counts)
 
     def _count_here(self, token_id: UUID, ask: int, spend: int) -> _State:
         # The script above, line by line.
@@ -263,8 +264,8 @@ class FailureLimit:
         count += 1
         name = b"baatcheet:failures:" + key.encode(errors="replace")
         reply = await _run(self._cache, _FAILURE_SCRIPT, _FAILURE_HASH, name)
-        if reply is not MISS and reply[0] > count:
-            count, until = reply[0], now + max(0, reply[1]) / 1000
+        if reply is not MISS and len(reply) == 2 and reply[0] > count:
+            count, until = reply[0], now + min(WINDOW, reply[1]) / 1000
         self._kept[key] = (count, until)
         while len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
@@ -276,11 +277,19 @@ class FailureLimit:
             )
 
 
-async def _run(cache: Cache, script: bytes, name: str, key: bytes, *arguments: bytes | int) -> Any:
-    try:
-        return await cache.execute("EVALSHA", name, 1, key, *arguments)
-    except NoScriptError:
-        return await cache.execute("EVAL", script, 1, key, *arguments)
+async def _run(
+    cache: Cache, script: bytes, name: str, key: bytes, *arguments: bytes | int
+) -> list[int] | Literal[Miss.MISS]:
+    """The numbers that a script answers, none below 0; `MISS` where it is refused, or something else is answered."""
+    reply: object = MISS
+    with tolerated(because="what it would count is counted here"):
+        try:
+            reply = await cache.execute("EVALSHA", name, 1, key, *arguments)
+        except NoScriptError:
+            reply = await cache.execute("EVAL", script, 1, key, *arguments)
+    if isinstance(reply, list) and all(isinstance(one, int) and one >= 0 for one in reply):
+        return reply
+    return MISS
 
 
 def network(address: str) -> str:

@@ -22,6 +22,7 @@ from baatcheet.auth.principal import DEFAULT_SCOPES, SCOPES, Principal
 from baatcheet.auth.secrets import new_token, shown_part, token_hash
 from baatcheet.kit.ids import new_id
 from baatcheet.kit.pagination import Slice, decode, slice_of
+from baatcheet.platform import patience
 from baatcheet.platform.database import Database, DatabaseUnavailable
 from baatcheet.platform.errors import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from baatcheet.platform.logging import get_logger
@@ -135,13 +136,19 @@ class Authenticator:
             else:
                 look = functools.partial(self._find, digest)
             task = self._asking[digest] = asyncio.create_task(self._look_up(digest, look))
+            task.add_done_callback(_heard)
         # A client that leaves must not fail the others that wait for the same answer.
-        return await asyncio.shield(task)
+        with patience.counted():
+            await asyncio.wait({task}, timeout=patience.left(self._db.timeout))
+        if not task.done():
+            raise DatabaseUnavailable("It can't be told in time who is asking. Try again in a moment.")
+        return task.result()
 
     async def _look_up(self, digest: bytes, look: Callable[[float], Awaitable[_Known]]) -> _Known:
         mine = asyncio.current_task()
         try:
-            known = await look(time.monotonic())
+            with patience.of_nobody():
+                known = await look(time.monotonic())
             if self._asking.get(digest) is mine:
                 self._remember(digest, known)
             return known
@@ -206,6 +213,12 @@ class Authenticator:
             raise
         horizon = time.monotonic() - MARK_EVERY
         self._marked = {token: at for token, at in self._marked.items() if at > horizon}
+
+
+def _heard(task: asyncio.Task[_Known]) -> None:
+    """Whoever asked may have left: an error that nobody waits for is none."""
+    if not task.cancelled():
+        task.exception()
 
 
 _EXPIRED = "This token has expired."

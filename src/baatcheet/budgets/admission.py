@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from math import ceil
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -26,6 +26,7 @@ from baatcheet.budgets.errors import BudgetExhausted, Exhausted, ModelNotAllowed
 from baatcheet.budgets.limits import MOST, UNLIMITED, Kind, Limits
 from baatcheet.kit.ids import new_id
 from baatcheet.kit.text import storable
+from baatcheet.platform import patience
 from baatcheet.platform.database import Database, DatabaseUnavailable
 from baatcheet.platform.logging import get_logger
 from baatcheet.providers.model import Target, Usage
@@ -45,6 +46,8 @@ AT_ONCE: Final = 1_000  # rows of one statement
 LONGEST_NAME: Final = 300  # characters of a model's name
 
 NOTHING: Final = Usage()
+
+UseKind = Literal["chat", "embedding", "recording"]
 
 
 class Handed(msgspec.Struct, frozen=True):
@@ -96,11 +99,11 @@ class Admission:
         """As `Budgets.among`, for targets that became known only now."""
         return await self._budgets.among(self.who, targets)
 
-    def charge(self, model: str, usage: Usage, *, seconds: float = 0) -> None:
+    def charge(self, model: str, usage: Usage, *, seconds: float = 0, kind: UseKind = "chat") -> None:
         """`model` (`provider/name`) answered. `seconds`: of a recording."""
         if not self._said:
             self._said = True
-            self._budgets.charged(self, self._reservation, model, usage, seconds)
+            self._budgets.charged(self, self._reservation, model, usage, seconds, kind)
 
     def charge_prompt(self) -> None:
         """It will never be known what was used: the prompt counts, as it was estimated."""
@@ -139,7 +142,7 @@ class Budgets:
         self._limits: dict[UUID, Limits] = {}
         self._known_limits = -1  # the counters up to which changes are known
         self._known_prices = -1
-        self._used: dict[tuple[UUID, date, UUID, str], list[int]] = {}
+        self._used: dict[tuple[UUID, date, UUID, str, UseKind], list[int]] = {}
         self._spent: dict[tuple[UUID, date, UUID], list[int]] = {}
         self._settlements: dict[UUID, tuple[int, int, int]] = {}
         self._queues: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
@@ -284,7 +287,7 @@ class Budgets:
         if queue is None:
             queue = self._queues[who.user_id] = asyncio.Lock()
         try:  # in line here, not each with a connection in its hand
-            async with asyncio.timeout(QUEUE_PATIENCE):
+            async with patience.within(QUEUE_PATIENCE):
                 await queue.acquire()
         except TimeoutError:
             raise DatabaseUnavailable(
@@ -312,7 +315,13 @@ class Budgets:
     # Charging ----------------------------------------------------------------------------------------------
 
     def charged(
-        self, admission: Admission, reservation: UUID | None, model: str, usage: Usage, seconds: float
+        self,
+        admission: Admission,
+        reservation: UUID | None,
+        model: str,
+        usage: Usage,
+        seconds: float,
+        kind: UseKind,
     ) -> None:
         """Of an admission: what it came to."""
         who, day = admission.who, admission.day
@@ -321,7 +330,7 @@ class Budgets:
         name = storable(model[:LONGEST_NAME])
         _add(
             self._used,
-            (who.user_id, day, who.token_id, name),
+            (who.user_id, day, who.token_id, name, kind),
             (
                 1,
                 usage.prompt_tokens,
@@ -343,7 +352,12 @@ class Budgets:
         """A job that had been let in has ended: `model` heard a recording of so many seconds."""
         who = Principal(user, handed.token, "user", frozenset(), "")
         admission = Admission(self, who, handed.day, handed.reservation, NOTHING, model)
-        admission.charge(model, NOTHING, seconds=seconds)
+        admission.charge(model, NOTHING, seconds=seconds, kind="recording")
+
+    def cost(self, model: str, usage: Usage) -> int | None:
+        """Microcents, by the prices as they are now; None: nobody knows the price."""
+        cost, priced = self._cost(model, usage, 0)
+        return cost if priced else None
 
     def released(self, reservation: UUID | None) -> None:
         """Of an admission: nobody answered."""

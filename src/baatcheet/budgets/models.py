@@ -104,15 +104,22 @@ class SpendingReservation(Base):
 
 
 class ModelUsage(Base):
-    """What a token has used of one model on one day (UTC). `unpriced`: requests that nobody knows the price of."""
+    """What a token has used of one model on one day (UTC), for chats, embeddings or recordings.
+
+    `unpriced`: requests that nobody knows the price of.
+    """
 
     __tablename__ = "model_usage"
-    __table_args__ = (Index("idx_model_usage_day", "day"),)
+    __table_args__ = (
+        CheckConstraint("kind IN ('chat', 'embedding', 'recording')", name="kind"),
+        Index("idx_model_usage_day", "day"),
+    )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     day: Mapped[date] = mapped_column(Date, primary_key=True)
     token_id: Mapped[UUID] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(Text, primary_key=True)
+    kind: Mapped[str] = mapped_column(Text, primary_key=True, server_default="chat")
     requests: Mapped[int] = _count()
     prompt_tokens: Mapped[int] = _count()
     cached_tokens: Mapped[int] = _count()

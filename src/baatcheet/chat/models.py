@@ -23,6 +23,8 @@ class Process(Base):
     host: Mapped[str] = mapped_column(Text)
     pid: Mapped[int]
     pool_size: Mapped[int]
+    in_use: Mapped[int] = mapped_column(server_default=text("0"))  # of the pool's connections, when last seen
+    waiting: Mapped[int] = mapped_column(server_default=text("0"))  # callers who waited for one then
     started_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
 

@@ -1,7 +1,6 @@
 """Writing down how a turn ended."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -21,6 +20,7 @@ from baatcheet.context.history import tokens_of
 from baatcheet.conversations.wire import stored_form
 from baatcheet.kit.ids import new_id
 from baatcheet.kit.text import storable, storable_json
+from baatcheet.platform import patience
 from baatcheet.platform.database import DatabaseUnavailable
 from baatcheet.platform.errors import Problem
 from baatcheet.platform.logging import get_logger
@@ -37,11 +37,17 @@ class Recorder:
     """Turns what a run has come to into rows, and accounts for what it used."""
 
     def __init__(
-        self, store: TurnStore, *, spend: Callable[[UUID, int], Awaitable[None]], metrics: Metrics
+        self,
+        store: TurnStore,
+        *,
+        spend: Callable[[UUID, int], Awaitable[None]],
+        metrics: Metrics,
+        cost: Callable[[str, Usage], int | None],
     ) -> None:
         self._store = store
         self._spend = spend
         self._metrics = metrics
+        self._cost = cost
 
     async def outcome(self, run: Run, status: Status, problem: Problem | None) -> Outcome:
         """How a run has ended; usage that the provider kept to itself is counted here."""
@@ -74,7 +80,7 @@ class Recorder:
             user=who.user_id,
             conversation=identity.conversation_id,
             record=request.attached,
-            created=float(identity.created),
+            created=(identity.id.int >> 80) / 1000,
             model=identity.model,
             status=outcome.status,
             answered_by=outcome.answered_by,
@@ -82,7 +88,7 @@ class Recorder:
             error=storable_json(outcome.error),
             prompt_tokens=usage.prompt_tokens if usage else None,
             completion_tokens=usage.completion_tokens if usage else None,
-            usage=_as_json(usage),
+            usage=self._account_of(outcome.answered_by, usage),
             receipt=_with_route(run.receipt, run.target, run.attempts),
             reply=outcome.message if not request.stateful and not request.attached else None,
             message=message,
@@ -94,13 +100,20 @@ class Recorder:
 
     async def save(self, run: Run, closing: Closing) -> bool:
         """Commit, however long the database is away. After a while the followers are told not to wait."""
-        deadline = time.monotonic() + SAVE_PATIENCE
+        seconds = patience.left(SAVE_PATIENCE)
+        impatient = asyncio.get_running_loop().call_later(seconds, self.tell_unsaved, run)
+        if closing.record:
+            impatient.cancel()
+        try:
+            return await self._commit(closing)
+        finally:
+            impatient.cancel()
+
+    async def _commit(self, closing: Closing) -> bool:
         while True:
             try:
                 return await self._store.close(closing)
             except DatabaseUnavailable:
-                if time.monotonic() >= deadline and not closing.record:
-                    self.tell_unsaved(run)
                 await asyncio.sleep(SAVE_PAUSE)
             except Exception as error:
                 if closing.usage is None and closing.receipt is None and closing.events is None:
@@ -158,11 +171,20 @@ class Recorder:
             answered_by=target.model.id,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
-            usage=_as_json(usage),
+            usage=self._account_of(target.model.id, usage),
             receipt=_with_route(None, target, attempts),
         )
         await self.save(Run(TurnFeed(TurnIdentity(closing.turn, who.user_id))), closing)
         await self.account(who, usage)
+
+    def _account_of(self, model: str | None, usage: Usage | None) -> dict[str, Any] | None:
+        """What is kept of `usage`: its numbers, and in `microcents` what it costs, where somebody knows the price."""
+        account = _as_json(usage)
+        if account is not None and usage is not None and model is not None:
+            cost = self._cost(model, usage)
+            if cost is not None:
+                account["microcents"] = cost
+        return account
 
     @staticmethod
     def charge(run: Run, request: TurnRequest, outcome: Outcome) -> None:

@@ -16,7 +16,7 @@ from baatcheet.chat.finished import finished_feed
 from baatcheet.chat.run import Run
 from baatcheet.chat.service import ChatService
 from baatcheet.chat.store import TurnRow, TurnStore
-from baatcheet.platform.cache import CACHE_ERRORS, MISS, Cache
+from baatcheet.platform.cache import CACHE_ERRORS, MISS, Cache, tolerated
 from baatcheet.platform.database import DatabaseUnavailable
 from baatcheet.platform.logging import get_logger
 from baatcheet.providers.model import Chunk
@@ -62,7 +62,8 @@ class Relay:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._writer is not None:
-            await self._publish()
+            with tolerated(because="their followers find them in the database"):
+                await self._publish()
 
     def release(self) -> None:
         """This process stops: whoever follows another's turn here is to follow it elsewhere."""

@@ -92,7 +92,7 @@ class ChatService:
         self._budgets = budgets
         self._process = process
         self._metrics = metrics
-        self._recorder = Recorder(store, spend=spend, metrics=metrics)
+        self._recorder = Recorder(store, spend=spend, metrics=metrics, cost=budgets.cost)
         self._draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self.runs: dict[UUID, Run] = {}
@@ -229,7 +229,7 @@ class ChatService:
         counted = completed.completion.usage or estimates.of_answer(request.messages, raw)
         admission.charge(completed.target.model.id, counted)
         self._prompts.learn(completed.target, request, usage)
-        made = self._recorder.record(who, request, completed.target, usage, created, completed.attempts)
+        made = self._recorder.record(who, request, completed.target, counted, created, completed.attempts)
         self._background(made)
         return completed.completion
 
@@ -255,7 +255,7 @@ class ChatService:
         except AllProvidersFailed as failed:
             raise problem_of_failure(failed) from failed
         usage = estimates.said_in(embedded.raw) or estimates.of_input(given)
-        admission.charge(embedded.target.model.id, usage)
+        admission.charge(embedded.target.model.id, usage, kind="embedding")
         return embedded.raw
 
     async def allowed(self, who: Principal, cards: list[ModelCard]) -> list[ModelCard]:

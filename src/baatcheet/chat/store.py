@@ -14,7 +14,9 @@ import msgspec
 
 from baatcheet.context.history import Bounds, StoredHistory, StoredMessage
 from baatcheet.kit.batching import Batcher
+from baatcheet.platform import patience
 from baatcheet.platform.database import Database, DatabaseUnavailable, is_unavailable
+from baatcheet.platform.pool import LEASE
 
 Refusal = Literal["reused", "busy", "no-conversation", "no-project", "no-message"]
 Outcome = Literal["opened", "joined", "locked"] | Refusal
@@ -154,11 +156,19 @@ SELECT json_build_object(
 FROM turns t
 LEFT JOIN messages m ON m.id = t.reply_id AND m.turn_id = t.id
 LEFT JOIN conversations c ON c.id = t.conversation_id
-WHERE t.id = $1 AND t.user_id = $2
+WHERE t.id = $1 AND t.user_id = $2 AND c.deleted_at IS NULL
 """
 _DELTAS = "SELECT first_seq, last_seq, events FROM turn_deltas WHERE turn_id = $1 AND last_seq > $2 ORDER BY first_seq"
 _REGISTER = "INSERT INTO processes (id, kind, host, pid, pool_size) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
-_BEAT = "UPDATE processes SET seen_at = clock_timestamp() WHERE id = $1 RETURNING id"
+# The others count as they were before this statement, this process as what it is now.
+_BEAT = """
+WITH mine AS (
+    UPDATE processes SET seen_at = clock_timestamp(), pool_size = $2, in_use = $3, waiting = $4
+    WHERE id = $1 RETURNING id
+)
+SELECT EXISTS (SELECT FROM mine),
+       1 + (SELECT count(*) FROM processes WHERE id <> $1 AND seen_at > clock_timestamp() - make_interval(secs => $5))
+"""
 _LEAVE = "DELETE FROM processes WHERE id = $1"
 _ORPHANS = """
 SELECT t.id, t.user_id, t.conversation_id FROM turns t
@@ -187,14 +197,15 @@ _BY_KEY = "SELECT id, encode(fingerprint, 'hex') FROM turns WHERE user_id = $1 A
 
 
 _MESSAGE = """
-SELECT m.id, m.conversation_id, m.parent_id, m.role FROM messages m
+SELECT m.id, m.conversation_id, m.parent_id, m.role
+FROM messages m JOIN conversations c ON c.id = m.conversation_id AND c.deleted_at IS NULL
 WHERE m.user_id = $1 AND m.id = coalesce($2, (
     SELECT c.head_id FROM conversations c WHERE c.id = $3 AND c.user_id = $1
 ))
 """
 
 
-_EXISTS = "SELECT EXISTS (SELECT FROM conversations WHERE id = $1 AND user_id = $2)"
+_EXISTS = "SELECT EXISTS (SELECT FROM conversations WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL)"
 
 
 Connect = Callable[[], Awaitable[Any]]
@@ -241,13 +252,19 @@ class TurnStore:
     async def open(self, opening: Opening) -> tuple[Outcome, Opened]:
         """Commit the opening of a turn, or learn what stands in its way. The same opening may be made again."""
         deadline = time.monotonic() + LOCK_PATIENCE
-        while True:
-            outcome, opened = await self._openings.submit(opening)
-            if outcome != "locked":
-                return outcome, opened
-            if time.monotonic() > deadline:
-                raise DatabaseUnavailable("Somebody else holds this conversation. Try again in a moment.")
-            await asyncio.sleep(LOCK_PAUSE)
+        try:
+            async with patience.within(self._db.timeout):
+                while True:
+                    outcome, opened = await self._openings.submit(opening)
+                    if outcome != "locked":
+                        return outcome, opened
+                    if time.monotonic() > deadline:
+                        raise DatabaseUnavailable(
+                            "Somebody else holds this conversation. Try again in a moment."
+                        )
+                    await asyncio.sleep(LOCK_PAUSE)
+        except TimeoutError:
+            raise DatabaseUnavailable("The turn could not be begun in time. Try again in a moment.") from None
 
     async def close(self, closing: Closing) -> bool:
         """Commit the end of a turn, however long somebody holds its conversation. False when it has ended already."""
@@ -325,19 +342,32 @@ class TurnStore:
     async def beat(self, process: UUID) -> bool:
         """Renew this process's lease, on a connection of its own: requests may take all of the pool's.
 
-        False when the process is no longer known.
+        The pool gets its part of the deployment's connections, by how many processes are running. False when this one
+        is no longer known.
         """
         try:
             if self._beacon is None or self._beacon.is_closed():
                 self._beacon = await self._connect()
-            return await self._beacon.fetchval(_BEAT, process, timeout=BEAT_TIMEOUT) is not None
+            use = self._db.pool_use()
+            # Held together for a pooler; and cut off, since a transaction would answer a cancellation with a rollback.
+            timer = asyncio.get_running_loop().call_later(BEAT_TIMEOUT, self._beacon.terminate)
+            try:
+                async with self._beacon.transaction():
+                    known, running = await self._beacon.fetchrow(
+                        _BEAT, process, use.size, use.in_use, use.waiting, LEASE
+                    )
+            finally:
+                timer.cancel()
         except BaseException as error:
+            cut = self._beacon is not None and self._beacon.is_closed()
             if self._beacon is not None:
                 self._beacon.terminate()
                 self._beacon = None
-            if isinstance(error, Exception) and is_unavailable(error):
+            if isinstance(error, Exception) and (cut or is_unavailable(error)):
                 raise DatabaseUnavailable("The lease could not be renewed.") from error
             raise
+        self._db.share_among(running)
+        return bool(known)
 
     async def leave(self, process: UUID) -> None:
         """Give the lease up."""

@@ -6,13 +6,15 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Security
 from pydantic import Field
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from baatcheet.auth.access import Reader, Requires
 from baatcheet.auth.principal import Principal
+from baatcheet.budgets.limits import usd
 from baatcheet.chat.errors import TurnNotFound
 from baatcheet.chat.models import Turn
 from baatcheet.chat.service import ChatService
+from baatcheet.conversations.models import Conversation
 from baatcheet.kit.pagination import decode, slice_of
 from baatcheet.platform.database import Database
 from baatcheet.platform.openapi import found, problems
@@ -40,9 +42,17 @@ class TurnOut(Out):
     prompt_tokens: int | None
     completion_tokens: int | None
     usage: dict[str, Any] | None = Field(description="As the provider reported it, or counted here.")
+    usd: str | None = Field(description="What it cost, by the prices of then; null: nobody knew.")
     error: dict[str, Any] | None
     created_at: datetime
     ended_at: datetime | None
+
+    @classmethod
+    def of(cls, turn: Turn) -> "TurnOut":
+        usage = dict(turn.usage) if turn.usage is not None else None
+        cost = usage.pop("microcents", None) if usage is not None else None
+        fields = {name: getattr(turn, name) for name in cls.model_fields if name not in {"usage", "usd"}}
+        return cls(**fields, usage=usage, usd=None if cost is None else usd(cost))
 
 
 class ContextOut(Out):
@@ -74,7 +84,9 @@ async def list_turns(
     limit: Limit = LIMIT,
     cursor: Cursor = None,
 ) -> Page[TurnOut]:
-    query = select(Turn).where(Turn.user_id == who.user_id).order_by(Turn.id.desc()).limit(limit + 1)
+    query = (
+        select(Turn).where(Turn.user_id == who.user_id, _is_there()).order_by(Turn.id.desc()).limit(limit + 1)
+    )
     if conversation_id is not None:
         query = query.where(Turn.conversation_id == conversation_id)
     if status is not None:
@@ -85,7 +97,7 @@ async def list_turns(
     async with db.tenant(who.user_id) as session:
         rows = list(await session.scalars(query))
     page = slice_of("turns", rows, limit, lambda turn: turn.id)
-    return Page[TurnOut](**page_fields(page, TurnOut.model_validate))
+    return Page[TurnOut](**page_fields(page, TurnOut.of))
 
 
 @router.get(
@@ -97,7 +109,7 @@ async def list_turns(
     },
 )
 async def get_turn(request: Request, who: Reader, turn_id: PathId) -> TurnOut:
-    return TurnOut.model_validate(await _turn(request, who, turn_id))
+    return TurnOut.of(await _turn(request, who, turn_id))
 
 
 @router.get("/{turn_id}/context", summary="Get what a turn carried to the model", responses=problems(404))
@@ -120,10 +132,16 @@ async def cancel_turn(request: Request, who: Chatter, turn_id: PathId) -> Cancel
     return Cancelled(id=turn_id)
 
 
+def _is_there() -> ColumnElement[bool]:
+    """Whether a turn is in no deleted conversation."""
+    deleted = Conversation.id == Turn.conversation_id, Conversation.deleted_at.is_not(None)
+    return ~select(Conversation.id).where(*deleted).exists()
+
+
 async def _turn(request: Request, who: Principal, turn_id: UUID) -> Turn:
     db: Database = request.app.state.database
     async with db.tenant(who.user_id) as session:
-        query = select(Turn).where(Turn.id == turn_id, Turn.user_id == who.user_id)
+        query = select(Turn).where(Turn.id == turn_id, Turn.user_id == who.user_id, _is_there())
         turn = (await session.scalars(query)).one_or_none()
     if turn is None:
         raise TurnNotFound(f"There is no turn {turn_id}.")

@@ -97,7 +97,7 @@ class RecentBranches:
         with tolerated(
             because="the history is read instead"
         ):  # what lies under the key may be of another kind
-            raw = await self._cache.get(_key(conversation))
+            raw = await self._cache.get(cache_key(conversation))
         if raw is None:
             return None
         try:
@@ -143,7 +143,7 @@ class RecentBranches:
             document = msgspec.json.encode(
                 _frozen(user, conversation, history.head, history, (self._most_messages, self._budget))
             )
-            await self._cache.put(_key(conversation), document, seconds=TTL)
+            await self._cache.put(cache_key(conversation), document, seconds=TTL)
 
     def _forget(self, conversation: UUID) -> None:
         old = self._kept.pop(conversation, None)
@@ -151,7 +151,8 @@ class RecentBranches:
             self._characters -= old[1]
 
 
-def _key(conversation: UUID) -> str:
+def cache_key(conversation: UUID) -> str:
+    """Where Redis keeps what was read of a conversation."""
     return f"context:{conversation}"
 
 

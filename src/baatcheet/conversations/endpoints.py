@@ -10,6 +10,7 @@ from baatcheet.auth.access import Reader, Writer
 from baatcheet.auth.idempotency import Made, Once
 from baatcheet.conversations.repository import Order
 from baatcheet.conversations.schemas import (
+    MAX_TAG,
     ConversationChanges,
     ConversationOut,
     ConversationPage,
@@ -20,8 +21,9 @@ from baatcheet.conversations.schemas import (
     NewMessage,
 )
 from baatcheet.conversations.service import Conversations
+from baatcheet.platform.errors import Invalid
 from baatcheet.platform.openapi import created, found, problems
-from baatcheet.platform.rest import LIMIT, Cursor, Id, Limit, PathId, QueryFlag, changes, page_fields
+from baatcheet.platform.rest import LIMIT, Cursor, Id, Limit, PathId, QueryFlag, Text, changes, page_fields
 
 router = APIRouter(prefix="/api/v1")
 
@@ -38,6 +40,7 @@ _LINKS = {
     "getConversation": _ID,
     "updateConversation": _ID,
     "deleteConversation": _ID,
+    "restoreConversation": _ID,
     "listMessages": _ID,
     "createMessage": _ID,
 }
@@ -77,11 +80,21 @@ async def list_conversations(
     project_id: Annotated[Id | None, Query(description="Only those of this project.")] = None,
     archived: Annotated[QueryFlag | None, Query(description="Left out: both.")] = None,
     pinned: Annotated[QueryFlag | None, Query(description="Left out: both.")] = None,
+    tag: Annotated[Text | None, Query(max_length=MAX_TAG, description="Only those with this tag.")] = None,
+    deleted: Annotated[
+        QueryFlag, Query(description="Those that are deleted and can be restored, the last one first.")
+    ] = False,
     limit: Limit = LIMIT,
     cursor: Cursor = None,
 ) -> ConversationPage:
     """Those changed last first. A page may be shorter than `limit` where system prompts are very large."""
-    asked = {"project_id": project_id, "archived": archived, "pinned": pinned}
+    asked = {
+        "project_id": project_id,
+        "archived": archived,
+        "pinned": pinned,
+        "tag": tag,
+        "deleted": deleted or None,
+    }
     filters = {name: value for name, value in asked.items() if value is not None}
     rows = await conversations.list(who, filters=filters, limit=limit, cursor=cursor)
     return ConversationPage(**page_fields(rows, ConversationOut.model_validate))
@@ -118,9 +131,33 @@ async def update_conversation(
     status_code=204,
     responses=problems(404, 409),
 )
-async def delete_conversation(who: Writer, conversation_id: PathId, conversations: Service) -> None:
-    """With every message and turn in it. Not while a turn runs."""
-    await conversations.delete(who, conversation_id)
+async def delete_conversation(
+    who: Writer,
+    conversation_id: PathId,
+    conversations: Service,
+    permanently: Annotated[
+        QueryFlag, Query(description="For good and at once, whether it is deleted already or not.")
+    ] = False,
+) -> None:
+    """With every message and turn in it. Not while a turn runs.
+
+    It is out of sight, and can be restored until the server forgets it.
+    """
+    await conversations.delete(who, conversation_id, permanently=permanently)
+
+
+@router.post(
+    "/conversations/{conversation_id}/restore",
+    tags=["conversations"],
+    summary="Restore a deleted conversation",
+    responses=found("The conversation, as it was.", {name: _ID for name in _LINKS if name != "createMessage"})
+    | problems(404),
+)
+async def restore_conversation(
+    who: Writer, conversation_id: PathId, conversations: Service
+) -> ConversationOut:
+    """One that is not deleted stays as it is."""
+    return ConversationOut.model_validate(await conversations.restore(who, conversation_id))
 
 
 @router.get(
@@ -140,12 +177,27 @@ async def list_messages(
         ),
     ] = "active",
     order: Annotated[Order, Query(description="`asc`: oldest first.")] = "asc",
+    around: Annotated[
+        Id | None,
+        Query(
+            description="Begin half a page before this message, on a branch that it is on. For what comes before that, "
+            "ask with `order=desc`. Not with `branch=all`."
+        ),
+    ] = None,
     limit: Limit = LIMIT,
     cursor: Cursor = None,
 ) -> MessagePage:
     """A page may be shorter than `limit` where messages are very large."""
+    if around is not None and branch == "all":
+        raise Invalid("around goes along one branch: leave out branch=all.", param="around")
     rows = await conversations.messages(
-        who, conversation_id, every_branch=branch == "all", order=order, limit=limit, cursor=cursor
+        who,
+        conversation_id,
+        every_branch=branch == "all",
+        order=order,
+        limit=limit,
+        cursor=cursor,
+        around=around,
     )
     return MessagePage(**page_fields(rows, MessageOut.model_validate))
 

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, FetchedValue, ForeignKey, Index, Text, func, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from baatcheet.auth.models import Timestamp
@@ -23,6 +23,25 @@ class Conversation(Base):
         Index("idx_conversation_user_updated", "user_id", text("updated_at DESC"), text("id DESC")),
         Index("idx_conversation_project", "project_id", text("updated_at DESC"), text("id DESC")),
         Index("idx_conversation_archived", "user_id", "archived", text("updated_at DESC"), text("id DESC")),
+        Index(
+            "idx_conversation_deleted",
+            "user_id",
+            text("deleted_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("deleted_at IS NOT NULL"),
+        ),
+        Index(
+            "idx_conversation_forgotten",
+            "deleted_at",
+            postgresql_where=text("deleted_at IS NOT NULL"),
+        ),
+        Index(
+            "idx_conversation_tagged",
+            "user_id",
+            text("updated_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("tags <> '{}'"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -33,6 +52,9 @@ class Conversation(Base):
     model: Mapped[str | None] = mapped_column(Text)
     archived: Mapped[bool] = mapped_column(server_default=text("false"))
     pinned: Mapped[bool] = mapped_column(server_default=text("false"))
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    # Since when it is deleted. It can be restored until it is forgotten; whoever reads conversations leaves it out.
+    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
     head_id: Mapped[UUID | None]  # no foreign key: it is written in the statement that writes the message
     token_total: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     message_count: Mapped[int] = mapped_column(server_default=text("0"))

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from baatcheet.conversations.models import Conversation, Message
 from baatcheet.platform.database import Base
@@ -23,9 +24,17 @@ MAX_PAGE_BYTES = 16 * 1024 * 1024
 
 
 async def conversation(
-    session: AsyncSession, owner: UUID, conversation_id: UUID, *, lock: bool = False
+    session: AsyncSession,
+    owner: UUID,
+    conversation_id: UUID,
+    *,
+    lock: bool = False,
+    deleted: bool = False,
 ) -> Conversation | None:
+    """One that is not deleted; with `deleted`, either way."""
     query = select(Conversation).where(Conversation.id == conversation_id, Conversation.user_id == owner)
+    if not deleted:
+        query = query.where(Conversation.deleted_at.is_(None))
     if lock:
         query = query.with_for_update()
     return (await session.scalars(query)).one_or_none()
@@ -43,15 +52,24 @@ async def running_turn(session: AsyncSession, conversation_id: UUID) -> UUID | N
 async def conversations_after(
     session: AsyncSession, owner: UUID, last: Position | None, limit: int, filters: Mapping[str, Any]
 ) -> tuple[list[Conversation], bool]:
-    """Those changed last first, and whether more follow. `filters`: exact values of columns."""
-    order = (Conversation.updated_at.desc(), Conversation.id.desc())
+    """Those changed last first, and whether more follow.
+
+    `filters`: exact values of columns; `tag`, one of its tags; `deleted`: those deleted last first instead.
+    """
+    exact = dict(filters)
+    deleted, tag = exact.pop("deleted", False), exact.pop("tag", None)
+    when: Any = Conversation.deleted_at if deleted else Conversation.updated_at
+    order = (when.desc(), Conversation.id.desc())
     keys = select(Conversation.id, func.row_number().over(order_by=order).label("place")).where(
-        Conversation.user_id == owner
+        Conversation.user_id == owner,
+        Conversation.deleted_at.is_not(None) if deleted else Conversation.deleted_at.is_(None),
     )
-    for name, value in filters.items():
+    for name, value in exact.items():
         keys = keys.where(getattr(Conversation, name) == value)
+    if tag is not None:  # the second condition is the index's
+        keys = keys.where(Conversation.tags.contains([tag]), text("conversations.tags <> '{}'"))
     if last is not None:
-        keys = keys.where(tuple_(Conversation.updated_at, Conversation.id) < tuple_(*map(literal, last)))
+        keys = keys.where(tuple_(when, Conversation.id) < tuple_(*map(literal, last)))
     size = func.coalesce(func.octet_length(Conversation.system_prompt), 0)
     return await _bounded(session, Conversation, keys.order_by(*order), size, limit)
 
@@ -61,7 +79,11 @@ async def change_conversation(
 ) -> Conversation | None:
     changed = (
         update(Conversation)
-        .where(Conversation.id == conversation_id, Conversation.user_id == owner)
+        .where(
+            Conversation.id == conversation_id,
+            Conversation.user_id == owner,
+            Conversation.deleted_at.is_(None),
+        )
         .values(**fields, updated_at=func.clock_timestamp())
         .returning(Conversation)
     )
@@ -69,8 +91,36 @@ async def change_conversation(
     return found.one_or_none()
 
 
+async def put_aside(session: AsyncSession, owner: UUID, conversation_id: UUID) -> None:
+    """Delete a conversation so that it can be restored. The keys of its turns are free again, as if it were gone."""
+    aside = update(Conversation).where(Conversation.id == conversation_id, Conversation.user_id == owner)
+    await session.execute(aside.values(deleted_at=func.clock_timestamp()))
+    await session.execute(
+        text(
+            "UPDATE turns SET idempotency_key = NULL, fingerprint = NULL "
+            "WHERE conversation_id = :conversation AND user_id = :owner AND idempotency_key IS NOT NULL"
+        ),
+        {"conversation": conversation_id, "owner": owner},
+    )
+
+
+async def take_back(session: AsyncSession, owner: UUID, conversation_id: UUID) -> Conversation | None:
+    """The conversation, which is deleted no more; None when it is not there."""
+    back = (
+        update(Conversation)
+        .where(Conversation.id == conversation_id, Conversation.user_id == owner)
+        .values(deleted_at=None)
+        .returning(Conversation)
+    )
+    return (await session.scalars(back)).one_or_none()
+
+
 async def message(session: AsyncSession, owner: UUID, message_id: UUID) -> Message | None:
-    query = select(Message).where(Message.id == message_id, Message.user_id == owner)
+    query = (
+        select(Message)
+        .join(Conversation, Conversation.id == Message.conversation_id)
+        .where(Message.id == message_id, Message.user_id == owner, Conversation.deleted_at.is_(None))
+    )
     return (await session.scalars(query)).one_or_none()
 
 
@@ -111,6 +161,30 @@ async def all_messages(
     return await _bounded(session, Message, keys.order_by(*by), func.octet_length(Message.content), limit)
 
 
+async def place_of(
+    session: AsyncSession, owner: UUID, conversation_id: UUID, message_id: UUID, active: UUID
+) -> tuple[int, UUID] | None:
+    """The depth of a message, and the end of a branch that it is on: the `active` one, where it is on that.
+
+    None when there is no such message in the conversation.
+    """
+    path = func.branch_path(owner, conversation_id, active).table_valued("branch", "last")
+    newest = aliased(Message)
+    on_active = select(path.c.branch).where(path.c.branch == Message.branch_id, path.c.last >= Message.depth)
+    end_of_own = (
+        select(newest.id)
+        .where(newest.branch_id == Message.branch_id)
+        .order_by(newest.depth.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = select(Message.depth, case((on_active.exists(), literal(active)), else_=end_of_own)).where(
+        Message.id == message_id, Message.conversation_id == conversation_id, Message.user_id == owner
+    )
+    found = (await session.execute(query)).one_or_none()
+    return (found[0], found[1]) if found is not None else None
+
+
 async def branch(
     session: AsyncSession,
     owner: UUID,
@@ -119,8 +193,12 @@ async def branch(
     head: UUID,
     last: UUID | None,
     limit: int,
+    *,
+    begin: int | None = None,
 ) -> tuple[list[Message], bool]:
     """The messages from the root to `head` that follow `last` in `order`, and whether more follow.
+
+    Without `last`: from the depth `begin` on, or all.
 
     One statement. A page is a range of depths on the branches that lead to `head`, however long these are.
     """
@@ -130,10 +208,12 @@ async def branch(
         return select(Message.depth).where(Message.id == message, *mine).scalar_subquery()
 
     if order == "asc":
-        first = literal(0) if last is None else depth_of(last) + 1
+        first = literal(begin or 0) if last is None else depth_of(last) + 1
         within = Message.depth.between(first, first + limit)
     else:
         first = depth_of(head) if last is None else depth_of(last) - 1
+        if last is None and begin is not None:
+            first = func.least(begin, first)
         within = Message.depth.between(first - limit, first)
     path = func.branch_path(owner, conversation_id, head).table_valued("branch", "last")
     on_path = and_(Message.branch_id == path.c.branch, Message.depth <= path.c.last)

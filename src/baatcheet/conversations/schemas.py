@@ -4,11 +4,14 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
+from baatcheet.kit.text import is_invisible, uncontrolled, unstorable
 from baatcheet.platform.rest import Body, Flag, Id, Line, Out, Page, Text, absent
 
 MAX_SYSTEM_PROMPT = 1024 * 1024  # bytes
+MAX_TAGS = 20
+MAX_TAG = 64  # characters
 _ID = "0190f3a2-7c1e-7d4b-9a51-3f0c2b8e6d10"
 
 
@@ -18,9 +21,32 @@ def _bounded(prompt: str) -> str:
     return prompt
 
 
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _named(tag: str) -> str:
+    for wrong in (
+        unstorable(tag),
+        uncontrolled(tag),
+        "has nothing in it that can be seen" * is_invisible(tag),
+    ):
+        if wrong:
+            raise ValueError(wrong)
+    return tag
+
+
+def _once_each(tags: list[str]) -> list[str]:
+    return list(dict.fromkeys(tags))
+
+
 Title = Annotated[Line, Field(max_length=500)]
 SystemPrompt = Annotated[Text, Field(max_length=MAX_SYSTEM_PROMPT), AfterValidator(_bounded)]
 Model = Annotated[Text, Field(min_length=1, max_length=200)]
+Tag = Annotated[
+    str, BeforeValidator(_stripped), AfterValidator(_named), Field(min_length=1, max_length=MAX_TAG)
+]
+Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), AfterValidator(_once_each)]
 
 
 class ConversationOut(Out):
@@ -33,11 +59,13 @@ class ConversationOut(Out):
     project_id: UUID | None
     archived: bool
     pinned: bool
+    tags: list[str]
     head_id: UUID | None = Field(description="The newest message of the active branch.")
     token_total: int = Field(description="Of all its messages, on every branch.")
     message_count: int
     created_at: datetime
     updated_at: datetime
+    deleted_at: datetime | None = Field(description="Since when it is deleted, of one that can be restored.")
 
 
 class ConversationPage(Page[ConversationOut]):
@@ -57,6 +85,7 @@ class NewConversation(Body):
     project_id: Id | None = None
     archived: Flag = False
     pinned: Flag = False
+    tags: Tags = Field([], description="Words to find it by. Each counts once.")
 
 
 class ConversationChanges(Body):
@@ -70,6 +99,7 @@ class ConversationChanges(Body):
     project_id: Id | None = Field(None, description="null: take it out of its project.")
     archived: Flag = absent()
     pinned: Flag = absent()
+    tags: Tags = absent(description="In place of those that it has.")
     head_id: Id = absent(
         description="A message of this conversation: its branch becomes the active one.", examples=[_ID]
     )

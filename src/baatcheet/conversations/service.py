@@ -23,6 +23,7 @@ from baatcheet.platform.errors import TooLarge
 from baatcheet.projects.service import hold_project
 
 _LIST = "conversations"
+_DELETED = "conversations:deleted"
 
 
 class _TimePosition(NamedTuple):
@@ -49,16 +50,23 @@ class Conversations:
     """One user's conversations. What is not theirs is not there: ConversationNotFound, MessageNotFound."""
 
     def __init__(
-        self, db: Database, *, count: Callable[[str], Awaitable[int]], max_message_bytes: int
+        self,
+        db: Database,
+        *,
+        count: Callable[[str], Awaitable[int]],
+        max_message_bytes: int,
+        forget: Callable[[UUID], Awaitable[object]] | None = None,
     ) -> None:
+        """`forget`: is told of a conversation that is gone for good, to drop what is cached of it."""
         self._db = db
+        self._forget = forget
         self._count = count
         self._max_message_bytes = max_message_bytes
 
     async def create(self, session: AsyncSession, who: Principal, fields: dict[str, Any]) -> Conversation:
         """Empty. Raises ProjectNotFound.
 
-        `fields`: `title`, `system_prompt`, `model`, `project_id`, `archived`, `pinned`.
+        `fields`: `title`, `system_prompt`, `model`, `project_id`, `archived`, `pinned`, `tags`.
         """
         if (project_id := fields.get("project_id")) is not None:
             await hold_project(session, who, project_id)
@@ -70,14 +78,23 @@ class Conversations:
     async def list(
         self, who: Principal, *, filters: dict[str, Any], limit: int, cursor: str | None
     ) -> Slice[Conversation]:
-        """Those changed last first. `filters`: `project_id`, `archived`, `pinned`. Raises BadCursor."""
+        """Those changed last first; of the deleted ones, those deleted last. Raises BadCursor.
+
+        `filters`: `project_id`, `archived`, `pinned`, `tag`, `deleted`.
+        """
+        deleted = bool(filters.get("deleted"))
+        name = _DELETED if deleted else _LIST
         last = None
         if cursor is not None:
-            position = decode(_LIST, cursor, _TimePosition)
+            position = decode(name, cursor, _TimePosition)
             last = (moment_of(position.micros), position.id)
         async with self._db.tenant(who.user_id) as session:
             rows, more = await repository.conversations_after(session, who.user_id, last, limit, filters)
-        following = encode(_LIST, (microseconds(rows[-1].updated_at), rows[-1].id)) if more else None
+        following = None
+        if more:
+            moment = rows[-1].deleted_at if deleted else rows[-1].updated_at
+            assert moment is not None
+            following = encode(name, (microseconds(moment), rows[-1].id))
         return Slice(rows, following)
 
     async def get(self, who: Principal, conversation_id: UUID) -> Conversation:
@@ -103,10 +120,27 @@ class Conversations:
             raise ConversationNotFound(conversation_id)
         return changed
 
-    async def delete(self, who: Principal, conversation_id: UUID) -> None:
-        """With its messages and turns. Raises TurnInProgress while a turn runs."""
+    async def delete(self, who: Principal, conversation_id: UUID, *, permanently: bool = False) -> None:
+        """Out of sight, until it is restored or forgotten. Raises TurnInProgress while a turn runs.
+
+        `permanently`: for good, with its messages and turns; one that is deleted already, too.
+        """
         async with self._db.tenant(who.user_id) as session:
-            await session.delete(await self._find_idle(session, who, conversation_id))
+            conversation = await self._find_idle(session, who, conversation_id, deleted=permanently)
+            if permanently:
+                await session.delete(conversation)
+            else:
+                await repository.put_aside(session, who.user_id, conversation_id)
+        if permanently and self._forget is not None:
+            await self._forget(conversation_id)
+
+    async def restore(self, who: Principal, conversation_id: UUID) -> Conversation:
+        """As it was when it was deleted. One that is not deleted stays as it is."""
+        async with self._db.tenant(who.user_id) as session:
+            restored = await repository.take_back(session, who.user_id, conversation_id)
+        if restored is None:
+            raise ConversationNotFound(conversation_id)
+        return restored
 
     async def messages(
         self,
@@ -117,17 +151,19 @@ class Conversations:
         order: Order,
         limit: int,
         cursor: str | None,
+        around: UUID | None = None,
     ) -> Slice[Message]:
         """The active branch, or every branch by time. Raises BadCursor.
 
-        The pages of a branch are those of the branch that was active at the first of them.
+        The pages of a branch are those of the branch that was active at the first of them. `around`: the branch that
+        this message is on, the active one if it can be, from half a page before it. Raises MessageNotFound.
         """
         name = f"messages:{conversation_id}:{'all' if every_branch else 'active'}:{order}"
         async with self._db.tenant(who.user_id) as session:
             conversation = await self._find(session, who, conversation_id)
             if every_branch:
                 return await self._by_time(session, conversation, name, order, limit, cursor)
-            return await self._along_branch(session, conversation, name, order, limit, cursor)
+            return await self._along_branch(session, conversation, name, order, limit, cursor, around)
 
     async def _by_time(
         self,
@@ -156,14 +192,25 @@ class Conversations:
         order: Order,
         limit: int,
         cursor: str | None,
+        around: UUID | None,
     ) -> Slice[Message]:
-        head, last = conversation.head_id, None
+        head, last, begin = conversation.head_id, None, None
         if cursor is not None:
             head, last = decode(name, cursor, _BranchPosition)
+        elif around is not None:
+            place = None
+            if head is not None:
+                place = await repository.place_of(
+                    session, conversation.user_id, conversation.id, around, head
+                )
+            if place is None:
+                raise MessageNotFound(around, param="around")
+            depth, head = place
+            begin = max(0, depth - limit // 2) if order == "asc" else depth + limit // 2
         if head is None:
             return Slice([], None)
         rows, more = await repository.branch(
-            session, conversation.user_id, conversation.id, order, head, last, limit
+            session, conversation.user_id, conversation.id, order, head, last, limit, begin=begin
         )
         return Slice(rows, encode(name, (head, rows[-1].id)) if more else None)
 
@@ -216,16 +263,26 @@ class Conversations:
         return message
 
     async def _find(
-        self, session: AsyncSession, who: Principal, conversation_id: UUID, *, lock: bool = False
+        self,
+        session: AsyncSession,
+        who: Principal,
+        conversation_id: UUID,
+        *,
+        lock: bool = False,
+        deleted: bool = False,
     ) -> Conversation:
-        conversation = await repository.conversation(session, who.user_id, conversation_id, lock=lock)
+        conversation = await repository.conversation(
+            session, who.user_id, conversation_id, lock=lock, deleted=deleted
+        )
         if conversation is None:
             raise ConversationNotFound(conversation_id)
         return conversation
 
-    async def _find_idle(self, session: AsyncSession, who: Principal, conversation_id: UUID) -> Conversation:
+    async def _find_idle(
+        self, session: AsyncSession, who: Principal, conversation_id: UUID, *, deleted: bool = False
+    ) -> Conversation:
         """The conversation, locked: no turn runs in it, and none can begin."""
-        conversation = await self._find(session, who, conversation_id, lock=True)
+        conversation = await self._find(session, who, conversation_id, lock=True, deleted=deleted)
         if (turn := await repository.running_turn(session, conversation_id)) is not None:
             raise TurnInProgress(turn)
         return conversation

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from baatcheet import __version__
+from baatcheet.analytics import endpoints as analytics_endpoints
 from baatcheet.attachments import endpoints as attachment_endpoints
 from baatcheet.audio import endpoints as audio_endpoints
 from baatcheet.auth import endpoints as auth_endpoints
@@ -37,6 +38,7 @@ from baatcheet.console import endpoints as console_endpoints
 from baatcheet.console.jobs.results import opens_exports
 from baatcheet.context.calibration_keeper import CalibrationKeeper
 from baatcheet.context.counting import count_aside, warm_up
+from baatcheet.context.recents import cache_key
 from baatcheet.context.tokenizers import Tokenizers
 from baatcheet.conversations import endpoints as conversation_endpoints
 from baatcheet.conversations.service import Conversations
@@ -67,9 +69,11 @@ from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database, UnusableDatabaseUrl
 from baatcheet.platform.health import Health
 from baatcheet.platform.http import client_session
+from baatcheet.platform.listening import admit_nobody_new
 from baatcheet.platform.logging import get_logger
-from baatcheet.platform.pool import pool_size
+from baatcheet.platform.pool import plan_pool
 from baatcheet.platform.settings import Settings, SettingsError, load
+from baatcheet.platform.signed_links import SignedLinks
 from baatcheet.platform.telemetry import Metrics, Sampler, Telemetry, connect_tracer
 from baatcheet.projects import endpoints as project_endpoints
 from baatcheet.projects.service import Projects
@@ -78,6 +82,10 @@ from baatcheet.providers.observed import Observed
 from baatcheet.providers.routing import endpoints as route_endpoints
 from baatcheet.providers.routing.latency import Latencies
 from baatcheet.providers.routing.router import Router
+from baatcheet.retention import endpoints as retention_endpoints
+from baatcheet.retention.service import Deletions
+from baatcheet.search import endpoints as search_endpoints
+from baatcheet.search.service import Search
 from baatcheet.webhooks import endpoints as webhook_endpoints
 
 log = get_logger(__name__)
@@ -85,8 +93,11 @@ log = get_logger(__name__)
 ROUTERS = (
     auth_endpoints.router,
     budget_endpoints.router,
+    analytics_endpoints.router,
+    retention_endpoints.router,
     project_endpoints.router,
     conversation_endpoints.router,
+    search_endpoints.router,
     context_endpoints.router,
     token_counts.router,
     turns.router,
@@ -113,6 +124,7 @@ TAGS = [
     {"name": "conversations", "description": "A conversation is a tree of messages with an active branch."},
     {"name": "messages", "description": "What was said."},
     {"name": "projects", "description": "Folders of conversations."},
+    search_endpoints.TAG,
     attachment_endpoints.TAG,
     {"name": "audio", "description": "Recordings, and what is said in them."},
     {"name": "exports", "description": "Taking conversations away, and bringing them."},
@@ -124,6 +136,8 @@ TAGS = [
     {"name": "tokens", "description": "What programs come in with."},
     {"name": "users", "description": "Administrators only."},
     budget_endpoints.TAG,
+    analytics_endpoints.TAG,
+    retention_endpoints.TAG,
     key_endpoints.TAG,
     health_endpoints.TAG,
 ]
@@ -134,6 +148,10 @@ DESCRIPTION = (
 )
 
 SETTLING = 5  # seconds after the grace period in which interrupted turns are recorded and connections closed
+LAST_CALL = 0.5  # seconds in which open connections are served on, so that no request is lost on its way
+# Longer than load balancers keep idle connections (60 s by default): of the two, the one that closes must not be the
+# one that may be sent a request just then.
+KEEP_ALIVE = 75
 LAST_WORD = 0.5  # seconds that each part may still take to leave in good order once these are over
 
 # The page carries its own style sheet and needs nothing else.
@@ -193,13 +211,8 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     """Make the parts, in the order in which they need each other; `stack` closes them in reverse."""
     state = app.state
     state.settings = settings
-    state.database = db = Database(
-        settings.database,
-        pool_size=await pool_size(settings.database, settings.server.processes + settings.jobs.workers),
-        name="baatcheet api",
-    )
+    db = await _open_database(app, settings, stack)
     settling: Callable[[], float] = state.grace.settling
-    stack.push_async_callback(lambda: db.close(patience=settling()))
     cache: Cache = state.cache
     await cache.start()
     stack.push_async_callback(cache.close)
@@ -214,8 +227,13 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
     stack.push_async_callback(lambda: state.budgets.close(patience=settling()))
     state.projects = Projects(db)
     state.conversations = Conversations(
-        db, count=count_aside, max_message_bytes=settings.server.max_message_bytes
+        db,
+        count=count_aside,
+        max_message_bytes=settings.server.max_message_bytes,
+        forget=lambda conversation: cache.delete(cache_key(conversation)),
     )
+    state.search = search = Search(db)
+    stack.push_async_callback(search.close)
     telemetry: Telemetry = state.telemetry
     if telemetry.tracer is not None:
         stack.push_async_callback(asyncio.to_thread, telemetry.tracer.close)
@@ -269,6 +287,18 @@ async def _open(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> None
         _in_background(stack, _look_for_default(router, default), "default_model")
 
 
+async def _open_database(app: FastAPI, settings: Settings, stack: AsyncExitStack) -> Database:
+    """The process's pool, its size kept up to date. Raises SettingsError, UnusableDatabaseUrl."""
+    plan = await plan_pool(settings.database, settings.server.processes + settings.jobs.workers)
+    most, warm = plan.first
+    app.state.database = db = Database(
+        settings.database, pool_size=most, name="baatcheet api", warm=warm, divide=plan.share
+    )
+    stack.push_async_callback(lambda: db.close(patience=app.state.grace.settling()))
+    _in_background(stack, db.keep(), "database_pool")
+    return db
+
+
 def _open_identities(
     settings: Settings, db: Database, session: ClientSession, stack: AsyncExitStack
 ) -> Identities | None:
@@ -309,6 +339,7 @@ def _open_features(
     state = app.state
     shared = share(settings, state.database, catalogue, stack, router)
     install_services(app, shared)
+    state.deletions = Deletions(shared.db, state.authenticator, SignedLinks(shared.db))
     state.events = events = EventFeed(
         shared.db,
         direct_connection(settings) if hears_notices(settings, shared.db) else None,
@@ -416,6 +447,35 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._last_call(sockets or [])
+        self._end_turns()
+        await super().shutdown(sockets)
+
+    async def _last_call(self, sockets: list[socket.socket]) -> None:
+        """Accept nobody more, and serve whoever has come, or is about to ask on a connection that is open.
+
+        Until they are told so, clients and load balancers do not know that we stop; a request that comes just as its
+        connection is closed would be lost.
+        """
+        if sockets:  # others listen on them too: who waits is theirs
+            self._listen_no_more(sockets)
+        else:
+            for one in [one for each in self.servers for one in each.sockets]:
+                admit_nobody_new(one.fileno())
+        for _ in range(2):  # rounds of the loop, in which all that wait to be accepted are
+            await asyncio.sleep(0)
+        grace = self._app.state.grace
+        over = time.monotonic() + LAST_CALL
+        while self.server_state.connections and time.monotonic() < over and grace.left() > 0:  # noqa: ASYNC110 - uvicorn's
+            await asyncio.sleep(0.01)
+
+    def _listen_no_more(self, sockets: list[socket.socket]) -> None:
+        for listening in self.servers:
+            listening.close()
+        for one in sockets:
+            one.close()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         grace = self._app.state.grace
         if grace.begun:  # asked twice: at once, but in good order
@@ -427,13 +487,17 @@ class Server(uvicorn.Server):
         health = getattr(self._app.state, "health", None)
         if health is not None:
             health.drain()
-        chat = getattr(self._app.state, "streaming", None)
-        events = getattr(self._app.state, "events", None)
-        if events is not None:
-            self._loop.call_soon_threadsafe(events.drain)
-        if chat is not None:
             self._loop.call_soon_threadsafe(self._whole.drain)
-            self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(chat.service.drain(grace.left())))
+            if grace.left() <= 0:
+                self._loop.call_soon_threadsafe(self._end_turns)
+
+    def _end_turns(self) -> None:
+        """Begin no turn any more, and give those that run what is left of the grace."""
+        state = self._app.state
+        if (events := getattr(state, "events", None)) is not None:
+            events.drain()
+        if (chat := getattr(state, "streaming", None)) is not None:
+            asyncio.ensure_future(chat.service.drain(state.grace.left()))  # noqa: RUF006 - it holds its own tasks
 
 
 def server(settings: Settings, app: FastAPI, telemetry: Telemetry) -> Server:
@@ -454,6 +518,7 @@ def server(settings: Settings, app: FastAPI, telemetry: Telemetry) -> Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=round(grace) + SETTLING,
         ),
         app,

@@ -7,13 +7,19 @@ from datetime import timedelta
 
 import msgspec
 
+from baatcheet.analytics.jobs import EVERY_MINUTE as ANALYTICS
+from baatcheet.analytics.jobs import roll_up
+from baatcheet.analytics.rollup import RollUp
 from baatcheet.attachments.building import build_parts
 from baatcheet.attachments.jobs import Nothing as TidyAttachments
 from baatcheet.attachments.jobs import extract
 from baatcheet.attachments.jobs import tidy as tidy_attachments
+from baatcheet.attachments.keys import FILES as ATTACHMENTS
+from baatcheet.attachments.keys import VIEWS
 from baatcheet.audio.jobs import AudioParts, transcribe
 from baatcheet.audio.jobs import Nothing as TidyAudio
 from baatcheet.audio.jobs import tidy as tidy_audio
+from baatcheet.audio.keys import PREFIX as RECORDINGS
 from baatcheet.budgets.admission import Budgets
 from baatcheet.context.history import tokens_of
 from baatcheet.context.jobs import compact
@@ -27,6 +33,7 @@ from baatcheet.events.retention import forget_old as forget_old_events
 from baatcheet.exports.importing.jobs import ImportParts, import_conversations
 from baatcheet.exports.jobs import ExportParts, expire_exports, render_export
 from baatcheet.exports.jobs import Nothing as ExpireExports
+from baatcheet.exports.keys import EXPORTS, IMPORTS
 from baatcheet.jobs.declaration import BoundKind, Job, job
 from baatcheet.jobs.maintenance import forget_old as forget_old_jobs
 from baatcheet.jobs.schedules import Schedule
@@ -36,6 +43,7 @@ from baatcheet.keys.rotation.jobs import schedules as rotation_schedules
 from baatcheet.notifications.jobs import EmailParts, send_email
 from baatcheet.notifications.service import forget_old as forget_old_notifications
 from baatcheet.notifications.subscriber import Notifier
+from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
 from baatcheet.platform.http import client_session
 from baatcheet.platform.mail import Mailer
@@ -45,6 +53,10 @@ from baatcheet.platform.telemetry import Metrics, Telemetry
 from baatcheet.providers.catalogue import build_catalogue
 from baatcheet.providers.observed import Observed
 from baatcheet.providers.routing.latency import Latencies
+from baatcheet.retention.erasing import RetentionParts, erase_user
+from baatcheet.retention.sweeping import Nothing as Sweeping
+from baatcheet.retention.sweeping import sweep
+from baatcheet.search.indexing import Indexer
 from baatcheet.webhooks.delivering import DeliveryParts
 from baatcheet.webhooks.delivering import tidy as tidy_webhooks
 from baatcheet.webhooks.payload import Tidying
@@ -58,9 +70,12 @@ class Background:
     kinds: Sequence[BoundKind]
     schedules: Sequence[Schedule]
     relay: Relay
+    indexer: Indexer
 
 
 KEY_USAGE_KEPT = timedelta(days=400)
+# Below which each user's files are, in a folder called by their id.
+FOLDERS_OF_USERS = (ATTACHMENTS, VIEWS, RECORDINGS, EXPORTS, IMPORTS)
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -82,6 +97,7 @@ async def clean_up(job: Job[Nothing], parts: Housekeeping) -> dict[str, int]:
         "events": await forget_old_events(db, timedelta(days=settings.events.kept_days)),
         "notifications": await forget_old_notifications(db, timedelta(days=settings.notifications.kept_days)),
         "key_usage": await forget_old_key_usage(db, KEY_USAGE_KEPT),
+        "analytics": await RollUp(db).compact(),
     }
 
 
@@ -105,6 +121,7 @@ async def open_background(
     kinds = [
         compact.bind(build_compactor(settings.context, db=db, catalogue=routing.router)),
         clean_up.bind(Housekeeping(db, settings)),
+        roll_up.bind(RollUp(db)),
         *await _bound_kinds(share(settings, db, catalogue, stack, routing.router), stack, budgets),
         *(kind.bind(keeper) for kind in (rotate_keys, rotate_all, look_after)),
     ]
@@ -114,7 +131,10 @@ async def open_background(
     }
     nightly = Schedule("nightly clean-up", "17 3 * * *", clean_up, Nothing())
     return Background(
-        kinds, [nightly, *_schedules(), *rotation_schedules()], Relay(db, subscribers, metrics=metrics)
+        kinds,
+        [nightly, ANALYTICS, *_schedules(), *rotation_schedules()],
+        Relay(db, subscribers, metrics=metrics),
+        Indexer(db),
     )
 
 
@@ -138,6 +158,12 @@ async def _bound_kinds(shared: Shared, stack: AsyncExitStack, budgets: Budgets) 
         guarded_session(OutboundPolicy.allowing(settings.webhooks.allowed_networks))
     )
     webhooks = DeliveryParts.of(db, outside, settings.webhooks)
+    cache = Cache(settings.cache)
+    await cache.start()
+    stack.push_async_callback(cache.close)
+    retention = RetentionParts(
+        db, shared.blobs, cache, settings.retention, FOLDERS_OF_USERS, RollUp(db).settle
+    )
     mail = settings.notifications
     mailer = Mailer(mail) if mail.smtp_url is not None else None
     return [
@@ -151,6 +177,8 @@ async def _bound_kinds(shared: Shared, stack: AsyncExitStack, budgets: Budgets) 
         Webhooks(db, settings.webhooks).deliver.bind(webhooks),
         tidy_webhooks.bind(webhooks),
         send_email.bind(EmailParts(db, mailer, mail.public_url)),
+        erase_user.bind(retention),
+        sweep.bind(retention),
     ]
 
 
@@ -161,4 +189,5 @@ def _schedules() -> list[Schedule]:
         Schedule("recordings clean-up", "37 3 * * *", tidy_audio, TidyAudio()),
         Schedule("exports clean-up", "7 * * * *", expire_exports, ExpireExports()),
         Schedule("webhooks clean-up", "47 3 * * *", tidy_webhooks, Tidying()),
+        Schedule("retention", "57 2 * * *", sweep, Sweeping()),
     ]

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
+from baatcheet.analytics.reports import Reports
 from baatcheet.attachments.jobs import extract
 from baatcheet.attachments.ocr.ocr_space import PROVIDER as OCR_SPACE
 from baatcheet.attachments.service import PATH as ATTACHMENTS_PATH
@@ -105,6 +106,7 @@ def install_services(app: FastAPI, shared: Shared) -> None:
     """The services that the endpoints ask, on `app.state`."""
     state, settings, db = app.state, shared.settings, shared.db
     state.jobs = jobs = Jobs(db, [kind.bind(None) for kind in KINDS])
+    state.reports = Reports(db)
     state.fleet = Fleet(db, lease=settings.jobs.lease_seconds)
     state.attachments = Attachments(
         db,

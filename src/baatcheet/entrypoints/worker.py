@@ -24,7 +24,7 @@ from baatcheet.kit.ids import new_id
 from baatcheet.platform import logging
 from baatcheet.platform.database import Database, UnusableDatabaseUrl
 from baatcheet.platform.logging import get_logger
-from baatcheet.platform.pool import pool_size
+from baatcheet.platform.pool import plan_pool
 from baatcheet.platform.settings import JobSettings, Settings, SettingsError, load
 from baatcheet.platform.telemetry import Metrics
 
@@ -62,9 +62,14 @@ async def run(settings: Settings, queues: Sequence[str] | None = None) -> None:
         loop.add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
         processes = settings.server.processes + max(1, settings.jobs.workers)
-        size = await pool_size(settings.database, processes)
-        db = Database(settings.database, pool_size=size, name="baatcheet worker")
+        plan = await plan_pool(settings.database, processes)
+        most, warm = plan.first
+        db = Database(
+            settings.database, pool_size=most, name="baatcheet worker", warm=warm, divide=plan.share
+        )
         stack.push_async_callback(db.close)
+        keeping = asyncio.create_task(db.keep(), name="database_pool")
+        stack.callback(keeping.cancel)
         connection = direct_connection(settings)
         metrics = Metrics()
         background = await open_background(settings, db, stack, metrics)
@@ -100,17 +105,19 @@ async def run(settings: Settings, queues: Sequence[str] | None = None) -> None:
 
 
 async def _serve(background: Background, stopping: asyncio.Event) -> None:
-    """Relay events until it is time to stop."""
-    relaying = asyncio.create_task(background.relay.run())
+    """Relay events and index what was said, until it is time to stop."""
+    endless = [asyncio.create_task(one) for one in (background.relay.run(), background.indexer.run())]
     try:
         waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait([waiting, relaying], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([waiting, *endless], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        if relaying.done():
-            await relaying  # it ends with an error only
+        for one in endless:
+            if one.done():
+                await one  # it ends with an error only
     finally:
-        relaying.cancel()
-        await asyncio.wait([relaying])
+        for one in endless:
+            one.cancel()
+        await asyncio.wait(endless)
 
 
 async def _leave(worker: Worker, grace: float, at_once: asyncio.Event) -> None:

@@ -30,6 +30,7 @@ _CONVERSATION = {
     "model": "the model that it asks for, or null",
     "archived": "whether it is archived",
     "pinned": "whether it is pinned",
+    "tags": "its tags",
 }
 _TURN = {
     "turn_id": "the turn",
@@ -96,10 +97,11 @@ CATALOGUE: tuple[EventType, ...] = (
     EventType("conversation.created", "A conversation was opened.", _CONVERSATION),
     EventType(
         "conversation.updated",
-        "A conversation's title, project, model, system prompt or place in the list was changed.",
+        "A conversation's title, project, model, system prompt, tags or place in the list was changed.",
         _CONVERSATION,
     ),
     EventType("conversation.deleted", "A conversation was deleted, with its messages.", _CONVERSATION),
+    EventType("conversation.restored", "A deleted conversation is there again.", _CONVERSATION),
     EventType(
         "message.created",
         "A message was written, by whomever. Its text is not in the event: ask for it.",

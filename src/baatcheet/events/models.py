@@ -35,7 +35,6 @@ class EventRow(Base):
     __tablename__ = "events"
     __table_args__ = (
         Index("idx_event_user", "user_id", "seq"),
-        Index("idx_event_created", "created_at"),
         Index("idx_event_poisoned", "seq", postgresql_where=text("poisoned IS NOT NULL")),
     )
 

@@ -194,6 +194,7 @@ def _entry(conversation: Conversation, project: ProjectEntry | None, head: UUID 
         project=project,
         archived=conversation.archived,
         pinned=conversation.pinned,
+        tags=conversation.tags,
         head_id=str(head) if head is not None else None,
         created_at=conversation.created_at,
         updated_at=conversation.updated_at,

@@ -44,6 +44,7 @@ class ConversationEntry(msgspec.Struct, frozen=True):
     project: ProjectEntry | None
     archived: bool
     pinned: bool
+    tags: Sequence[str]
     head_id: str | None
     created_at: datetime
     updated_at: datetime

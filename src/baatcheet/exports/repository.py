@@ -121,7 +121,9 @@ async def exports_with_files(session: AsyncSession, ids: Sequence[UUID]) -> set[
 
 
 async def conversation(session: AsyncSession, owner: UUID, conversation_id: UUID) -> Conversation | None:
-    query = select(Conversation).where(Conversation.id == conversation_id, Conversation.user_id == owner)
+    query = select(Conversation).where(
+        Conversation.id == conversation_id, Conversation.user_id == owner, Conversation.deleted_at.is_(None)
+    )
     return (await session.scalars(query)).one_or_none()
 
 
@@ -131,8 +133,12 @@ async def project(session: AsyncSession, owner: UUID, project_id: UUID) -> Proje
 
 
 async def conversation_ids(session: AsyncSession, owner: UUID) -> Sequence[UUID]:
-    """All of a user's, oldest first."""
-    query = select(Conversation.id).where(Conversation.user_id == owner).order_by(Conversation.id)
+    """All of a user's that are not deleted, oldest first."""
+    query = (
+        select(Conversation.id)
+        .where(Conversation.user_id == owner, Conversation.deleted_at.is_(None))
+        .order_by(Conversation.id)
+    )
     return (await session.scalars(query)).all()
 
 

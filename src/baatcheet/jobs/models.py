@@ -52,7 +52,7 @@ class JobRow(Base):
             postgresql_nulls_not_distinct=True,
             **_where("unique_key IS NOT NULL AND status IN ('queued', 'waiting', 'running')"),
         ),
-        Index("idx_job_user", "user_id", text("id DESC"), **_where("visible")),
+        Index("idx_job_user", "user_id", "visible", text("id DESC")),
         Index("idx_job_subject", "subject_id", text("id DESC"), **_where("subject_id IS NOT NULL")),
         Index("idx_job_dead", "kind", text("id DESC"), **_where("status = 'dead'")),
         Index("idx_job_ended", "ended_at", **_where("ended_at IS NOT NULL")),

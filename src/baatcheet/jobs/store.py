@@ -1,5 +1,6 @@
 """The worker's statements."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -245,12 +246,19 @@ class JobStore:
         try:
             if self._beacon is None or self._beacon.is_closed():
                 self._beacon = await self._connect()
-            known = await self._beacon.fetchval(_BEAT, self._worker, running, stopping, timeout=BEAT_TIMEOUT)
+            # Held together for a pooler; and cut off, since a transaction would answer a cancellation with a rollback.
+            timer = asyncio.get_running_loop().call_later(BEAT_TIMEOUT, self._beacon.terminate)
+            try:
+                async with self._beacon.transaction():
+                    known = await self._beacon.fetchval(_BEAT, self._worker, running, stopping)
+            finally:
+                timer.cancel()
         except BaseException as error:
+            cut = self._beacon is not None and self._beacon.is_closed()
             if self._beacon is not None:
                 self._beacon.terminate()
                 self._beacon = None
-            if isinstance(error, Exception) and is_unavailable(error):
+            if isinstance(error, Exception) and (cut or is_unavailable(error)):
                 raise DatabaseUnavailable("The worker's lease could not be renewed.") from error
             raise
         return known is not None

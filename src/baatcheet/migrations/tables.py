@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401
 
+import baatcheet.analytics.models
 import baatcheet.attachments.models
 import baatcheet.audio.models
 import baatcheet.auth.models
@@ -18,6 +19,8 @@ import baatcheet.notifications.models
 import baatcheet.platform.signed_links
 import baatcheet.projects.models
 import baatcheet.providers.routing.models
+import baatcheet.retention.models
+import baatcheet.search.models
 import baatcheet.webhooks.models
 from baatcheet.platform.database import Base
 

@@ -21,7 +21,7 @@ class Notification(Base):
     __tablename__ = "notifications"
     __table_args__ = (
         CheckConstraint("email_status IN ('queued', 'sent', 'failed')", name="email_status"),
-        Index("idx_notification_user", "user_id", sql("id DESC"), postgresql_where=sql("listed")),
+        Index("idx_notification_user", "user_id", "listed", sql("id DESC")),
         Index(
             "idx_notification_unread",
             "user_id",

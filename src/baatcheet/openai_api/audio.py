@@ -160,7 +160,9 @@ def _charge(admission: Admission, transcript: Transcript) -> None:
     if transcript.engine is None:  # there was nothing to be heard, and nobody was asked
         admission.release()
     else:
-        admission.charge(transcript.engine.partition(", ")[0], Usage(), seconds=transcript.seconds)
+        admission.charge(
+            transcript.engine.partition(", ")[0], Usage(), seconds=transcript.seconds, kind="recording"
+        )
 
 
 def _asked(received: Received) -> _Asked:

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from baatcheet.kit.ids import new_id
+from baatcheet.platform import patience
 from baatcheet.platform.errors import (
     PROBLEM_JSON,
     BadRequest,
@@ -161,6 +162,7 @@ class _Exchange:
     """One request and its answer."""
 
     __slots__ = (
+        "_account",
         "_complete",
         "_expects",
         "_frame",
@@ -192,6 +194,7 @@ class _Exchange:
         self._limit = frame.limit(scope["path"])
         self._read = False  # whether these are all
         self._refusal: Problem | None = None  # of the body: it takes the place of the application's answer
+        self._account: patience.Account | None = None  # of its waiting for the database
         self._started = False
         self._complete = False
         self.id = ""
@@ -215,7 +218,8 @@ class _Exchange:
             # A copy: the server below must go on seeing HEAD.
             self._scope = scope = {**scope, "method": "GET"}
         try:
-            await self._answer(method, read)
+            with patience.one_request() as self._account:
+                await self._answer(method, read)
         except asyncio.CancelledError:
             if not frame.draining:
                 raise
@@ -334,6 +338,8 @@ class _Exchange:
 
     async def _start(self, message: Message) -> None:
         self._started = True
+        if self._account is not None:
+            self._account.closed = True
         self.status = message["status"]
         headers = list(message.get("headers", ()))
         names = {name for name, _ in headers}
@@ -345,6 +351,8 @@ class _Exchange:
             headers.append(_POLICY)
         if self._secure:
             headers.append(_HSTS)
+        if self._frame.draining and b"connection" not in names:
+            headers.append((b"connection", b"close"))
         if self._frame.origins:
             headers += self._cors(names)
         await self._send({**message, "headers": headers})

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,17 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, pool
+from sqlalchemy import Connection, event, pool
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from baatcheet.platform.database import connect_arguments, parse_url
+from baatcheet.platform.database import parse_url, sqlalchemy_arguments
 
 SCRIPTS = Path(__file__).parents[1] / "migrations"
 TRIES = 10
 TRY_AGAIN = 1.0  # seconds
+ASK_AGAIN = 0.2  # seconds between two looks whether another process has done migrating
+LOCK_PATIENCE = 5.0  # seconds that a migration waits for a lock: whoever comes after it waits behind it
 _IN_THE_WAY = ("55P03", "40P01")  # a lock was not to be had in time; a deadlock
 _LOCK = 0x6261_6174  # an advisory lock of our own: "baat"
 
@@ -77,17 +81,52 @@ def _run(database_url: str, action: Any) -> None:
 
 async def _with_lock(database_url: str, action: Any) -> None:
     address, query = parse_url(database_url)
-    engine = create_async_engine(address, poolclass=pool.NullPool, connect_args=connect_arguments(query))
+    arguments = sqlalchemy_arguments(query)
+    engine = create_async_engine(address, poolclass=pool.NullPool, connect_args=arguments)
+    event.listen(engine.sync_engine, "begin", _be_brief)
+    alone = _alone_by_transaction if "statement_cache_size" in arguments else _alone_by_session
     try:
-        async with engine.connect() as connection:
-            await connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
+        async with engine.connect() as connection, alone(engine, connection):
+            await connection.run_sync(lambda sync: action(configuration(sync)))
             await connection.commit()
-            try:
-                await connection.run_sync(lambda sync: action(configuration(sync)))
-                await connection.commit()
-            finally:
-                await connection.rollback()
-                await connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_LOCK})")
-                await connection.commit()
     finally:
         await engine.dispose()
+
+
+# Neither waits for the lock in a statement: that holds a snapshot, for whose end CREATE INDEX CONCURRENTLY waits.
+
+
+@asynccontextmanager
+async def _alone_by_session(_engine: AsyncEngine, connection: AsyncConnection) -> AsyncIterator[None]:
+    while not (await connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_LOCK})")).scalar_one():
+        await connection.commit()
+        await asyncio.sleep(ASK_AGAIN)
+    await connection.commit()
+    try:
+        yield
+    finally:
+        await connection.rollback()
+        await connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_LOCK})")
+        await connection.commit()
+
+
+@asynccontextmanager
+async def _alone_by_transaction(engine: AsyncEngine, _connection: AsyncConnection) -> AsyncIterator[None]:
+    """Behind a transaction pooler, a session's lock would stay with a session that others use."""
+    async with engine.connect() as holder:
+        while not (await holder.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_LOCK})")).scalar_one():
+            await holder.rollback()
+            await asyncio.sleep(ASK_AGAIN)
+        # Its portal holds a snapshot until the next statement, or until one of the simple protocol has no portal left.
+        raw: Any = (await holder.get_raw_connection()).driver_connection
+        await raw.execute("SELECT 1")
+        try:
+            yield
+        finally:
+            await holder.rollback()
+
+
+def _be_brief(connection: Connection) -> None:
+    """No transaction waits long for a lock. What is made CONCURRENTLY is in none: it may wait, and holds nobody up."""
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(LOCK_PATIENCE * 1000)}ms'")

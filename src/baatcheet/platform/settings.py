@@ -183,8 +183,8 @@ class DatabaseSettings(Group):
     pool_max: Annotated[int | None, Env("BAATCHEET_POOL_MAX", "100")] = Field(
         None,
         ge=2,
-        description="Connections of the whole deployment at most, divided among its processes; unset: 100, "
-        "or what the server allows.",
+        description="Connections in the pools of the whole deployment at most, divided among its processes on all "
+        "machines; unset: 100, or what the server allows.",
     )
     connect_timeout: Annotated[Seconds, Env("BAATCHEET_DB_CONNECT_TIMEOUT", "10")] = Field(
         10.0, description="Seconds to wait for a new connection."
@@ -195,6 +195,11 @@ class DatabaseSettings(Group):
     )
     statement_timeout: Annotated[Seconds, Env("BAATCHEET_DB_STATEMENT_TIMEOUT", "30")] = Field(
         30.0, description="Seconds one statement may run."
+    )
+    slow_statement: Annotated[Seconds, Env("BAATCHEET_DB_SLOW_STATEMENT", "0.2")] = Field(
+        0.5,
+        description="Seconds from which on a statement is logged as slow, without its parameters; at the log level "
+        "debug every statement is logged.",
     )
 
 
@@ -506,6 +511,24 @@ class NotificationSettings(Group):
     )
 
 
+class RetentionSettings(Group):
+    """How long conversations are kept."""
+
+    deleted_days: Annotated[float, Env("BAATCHEET_DELETED_DAYS", "30")] = Field(
+        30.0,
+        ge=0,
+        le=3650,
+        description="Days that a deleted conversation can be restored; the night after, it is gone for good.",
+    )
+    unused_days: Annotated[float | None, Env("BAATCHEET_UNUSED_DAYS", "365")] = Field(
+        None,
+        ge=1,
+        le=36500,
+        description="Days after which a conversation that nobody has written in or changed is deleted, unless it is "
+        "pinned; it can be restored like any other. Unset: never.",
+    )
+
+
 class EventSettings(Group):
     """The stream of what happens."""
 
@@ -748,6 +771,7 @@ class Settings(Group):
     webhooks: WebhookSettings = WebhookSettings()
     exports: ExportSettings = ExportSettings()
     console: ConsoleSettings = ConsoleSettings()
+    retention: RetentionSettings = RetentionSettings()
     attachments: AttachmentSettings = AttachmentSettings()
     secrets: SecretSettings = SecretSettings()
 

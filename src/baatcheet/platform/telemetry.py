@@ -109,11 +109,18 @@ class Metrics:
         )
         self._pool = Gauge(
             "baatcheet_db_pool_connections",
-            "Database connections: allowed (size), lent out (in_use); callers waiting for one (waiting).",
+            "Database connections: allowed (size), lent out (in_use), open and not (idle); callers waiting (waiting).",
             ["state"],
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._refused = Counter(
+            "baatcheet_db_refusals", "Callers who got no database connection in time.", registry=registry
+        )
+        self._slow = Counter(
+            "baatcheet_db_slow_statements", "Statements that took long (see the log).", registry=registry
+        )
+        self._told_pool = (0, 0)  # refusals and slow statements that are counted already
         self._lag = Gauge(
             "baatcheet_event_loop_lag_seconds",
             "How late the event loop ran, 99th percentile of the last minute.",
@@ -244,8 +251,14 @@ class Metrics:
                 self._oldest.labels(queue).set(oldest.get(queue, 0.0))
 
     def pool(self, use: PoolUse) -> None:
-        for state, value in zip(use._fields, use, strict=True):
+        """How the pool is now; what it counts since its start is added by what is new."""
+        gauges = {"size": use.size, "in_use": use.in_use, "idle": use.idle, "waiting": use.waiting}
+        for state, value in gauges.items():
             self._pool.labels(state).set(value)
+        refused, slow = self._told_pool
+        self._refused.inc(max(0, use.refused - refused))
+        self._slow.inc(max(0, use.slow_statements - slow))
+        self._told_pool = (use.refused, use.slow_statements)
 
     def event_loop_lag(self, seconds: float) -> None:
         self._lag.set(seconds)

@@ -39,7 +39,8 @@ WHERE w.active AND w.deleted_at IS NULL AND u.active AND {whose} ORDER BY w.id F
 _OF_USERS = text(_ENDPOINTS.format(whose="w.user_id = ANY(CAST(:users AS uuid[]))"))
 _OF_ADMINS = text(_ENDPOINTS.format(whose="u.role = 'admin'"))
 _SIZES = text(
-    "SELECT id, least(octet_length(content), :most) AS size FROM messages WHERE id = ANY(CAST(:ids AS uuid[]))"
+    "SELECT m.id, least(octet_length(m.content), :most) AS size FROM messages m JOIN conversations c "
+    "ON c.id = m.conversation_id AND c.deleted_at IS NULL WHERE m.id = ANY(CAST(:ids AS uuid[]))"
 )
 _TEXTS = text(
     "SELECT id, left(content, :most) AS content, octet_length(content) > :most AS longer "

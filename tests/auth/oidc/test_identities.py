@@ -452,13 +452,17 @@ async def test_a_stream_of_events_goes_on_while_its_user_is_there(
     assert await events.good_tokens([who.token_id]) == {}
 
 
-async def test_no_tenant_sees_an_identity(
+async def test_a_tenant_sees_its_own_identities_only_and_changes_none(
     fake: FakeProvider, authenticator_for: Make, db: CountingDatabase
 ) -> None:
     who = await enter(authenticator_for(fake), fake.token())
+    other = await enter(authenticator_for(fake), fake.token(sub="somebody-else"))
+    async with db.tenant(who.user_id) as session:
+        seen = set(await session.scalars(text("SELECT user_id FROM user_identities")))
+    assert seen == {who.user_id} != {other.user_id}
     with pytest.raises(Exception, match="permission denied"):
         async with db.tenant(who.user_id) as session:
-            await session.execute(text("SELECT * FROM user_identities"))
+            await session.execute(text("UPDATE user_identities SET subject = 'me'"))
 
 
 async def test_without_a_provider_a_token_of_one_is_not_known(fake: FakeProvider, db: Database) -> None:

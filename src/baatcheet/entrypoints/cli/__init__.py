@@ -21,6 +21,8 @@ from baatcheet.entrypoints.cli import (
     worker,
 )
 from baatcheet.entrypoints.supervisor import ServeError
+from baatcheet.platform.backup import BackupError
+from baatcheet.platform.copying import CopyError
 from baatcheet.platform.database import DatabaseUnavailable, UnusableDatabaseUrl
 from baatcheet.platform.embedded import EmbeddedError
 from baatcheet.platform.migrate import MigrationError
@@ -73,6 +75,6 @@ def main() -> None:
     except UnusableDatabaseUrl as error:
         print(f"The settings can't be used:\nDATABASE_URL: {error}", file=sys.stderr)
         sys.exit(2)
-    except (ServeError, EmbeddedError, MigrationError, DatabaseUnavailable) as error:
+    except (ServeError, EmbeddedError, MigrationError, DatabaseUnavailable, BackupError, CopyError) as error:
         print(f"baatcheet: {error}", file=sys.stderr)
         sys.exit(1)

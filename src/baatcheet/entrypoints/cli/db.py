@@ -1,14 +1,24 @@
-"""`baatcheet db`: the database's schema."""
+"""`baatcheet db`: the database, its schema and its data as a whole."""
 
 from typing import Annotated
 
 import typer
 
+from baatcheet.entrypoints.cli import db_analytics, db_indexes, db_moving
 from baatcheet.entrypoints.cli.connection import database_url
 from baatcheet.platform.migrate import newest_revision, upgrade
 from baatcheet.platform.settings import load
 
-app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app = typer.Typer(help="The database: its schema, backups, moving.", no_args_is_help=True)
+
+
+app.command("rebuild-analytics")(db_analytics.rebuild_analytics)
+app.command("indexes")(db_indexes.indexes)
+app.command("backup")(db_moving.backup)
+app.command("check-backup")(db_moving.check_backup)
+app.command("restore")(db_moving.restore)
+app.command("move")(db_moving.move)
+app.command("upgrade-cluster")(db_moving.upgrade_cluster)
 
 
 @app.callback()

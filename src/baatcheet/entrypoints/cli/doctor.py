@@ -38,7 +38,7 @@ from baatcheet.platform.embedded import EmbeddedError, attach
 from baatcheet.platform.http import client_session
 from baatcheet.platform.key_variables import KEY_VARIABLES
 from baatcheet.platform.migrate import newest_revision
-from baatcheet.platform.pool import ServerLimits, pool_share, server_limits
+from baatcheet.platform.pool import BESIDE, LEASE, Plan, ServerLimits, divide, server_limits
 from baatcheet.platform.redaction import register_secret
 from baatcheet.platform.settings import DatabaseSettings, Settings, SettingsError, TelemetrySettings, load
 from baatcheet.providers.catalogue import AUTO, Catalogue, UnknownModel, build_catalogue
@@ -48,7 +48,6 @@ from baatcheet.providers.routing.router import Router
 
 OLDEST_POSTGRES: Final = 15
 PATIENCE: Final = 5.0  # seconds that any one part may take to answer
-LEASE: Final = 15  # seconds after which a process that has not been seen is not counted
 
 Level = Literal["OK", "WARN", "FAIL"]
 
@@ -215,11 +214,35 @@ async def _database_inside(
     assert settings.url is not None
     if "statement_cache_size" in connect_arguments(parse_url(settings.url.get_secret_value())[1]):
         if settings.direct_url is None:
-            what = "DATABASE_URL leads through PgBouncer, and migrations need a session of their own"
+            what = "DATABASE_URL leads through PgBouncer, and notices (LISTEN) need a session of their own"
             yield Finding("pgbouncer", "WARN", what, "Set DATABASE_DIRECT_URL to PostgreSQL's own address.")
         else:
-            what = "used for requests (timeouts by ALTER ROLE); migrations go past it"
+            what = "used for requests; migrations and notices go past it"
             yield Finding("pgbouncer", "OK", what)
+        yield await _timeouts_of_role(connection)
+
+
+async def _timeouts_of_role(connection: Any) -> Finding:
+    """Behind a transaction pooler nobody but the role can say how long a statement may take."""
+    async with connection.transaction():
+        row = await connection.fetchrow(
+            "SELECT current_user AS role, current_setting('statement_timeout') AS statement,"
+            " current_setting('idle_in_transaction_session_timeout') AS idle"
+        )
+    missing = [
+        f"ALTER ROLE {row['role']} SET {name} = '{usual}'"
+        for name, told, usual in (
+            ("statement_timeout", row["statement"], "30s"),
+            ("idle_in_transaction_session_timeout", row["idle"], "60s"),
+        )
+        if told == "0"
+    ]
+    if missing:
+        what = f"the role {row['role']} has no limits of its own, and PgBouncer passes on none of ours"
+        return Finding(
+            "timeouts", "WARN", what, f"{'; '.join(missing)}; then RECONNECT in PgBouncer's console."
+        )
+    return Finding("timeouts", "OK", f"statements {row['statement']}, idle in a transaction {row['idle']}")
 
 
 async def _schema(connection: Any) -> Finding:
@@ -255,34 +278,71 @@ async def _tenant_role(connection: Any) -> Finding:
 
 
 async def _pool(connection: Any, settings: Settings) -> list[Finding]:
-    processes = settings.server.processes
+    processes = settings.server.processes + settings.jobs.workers
     try:
         limits = await server_limits(settings.database)
-        share = pool_share(settings.database, limits, processes)
+        plan = divide(settings.database, limits, processes)
     except SettingsError as error:
         return [Finding("pool", "FAIL", str(error), "Change the setting, or the server's max_connections.")]
-    except DatabaseUnavailable as error:
+    except (DatabaseUnavailable, UnusableDatabaseUrl) as error:
         return [Finding("pool", "FAIL", f"can't be worked out: {error}", "See the database's own finding.")]
-    sum_here = f"{processes} x {share} = {processes * share} connections"
-    if limits is None:
-        return [Finding("pool", "OK", f"{sum_here}; PgBouncer decides how many the server sees")]
-    return [await _pool_everywhere(connection, limits, sum_here)]
-
-
-async def _pool_everywhere(connection: Any, limits: ServerLimits, sum_here: str) -> Finding:
-    taken = 0
-    with contextlib.suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
-        taken = await connection.fetchval(
-            "SELECT coalesce(sum(pool_size), 0) FROM processes"
-            " WHERE seen_at > now() - make_interval(secs => $1)",
-            LEASE,
+    findings = [_divided(limits, plan)]
+    if limits is not None and (problem := limits.bouncer_problem()):
+        remedy = (
+            "Lower default_pool_size (pool_size, reserve_pool_size) in PgBouncer, or raise max_connections."
         )
-    if taken > limits.usable:
-        what = f"the running processes may take {taken} connections, more than there are: {limits.sum()}"
-        remedy = "Lower BAATCHEET_POOL_MAX on each machine, or raise max_connections."
-        return Finding("pool", "WARN", what, remedy)
-    running = f"; running processes have {taken}" if taken else ""
-    return Finding("pool", "OK", f"{sum_here} for this machine. The server has {limits.sum()}{running}")
+        findings.append(Finding("pgbouncer pool", "WARN", problem, remedy))
+    return [*findings, *await _pools_in_use(connection, limits, plan)]
+
+
+def _divided(limits: ServerLimits | None, plan: Plan) -> Finding:
+    """What this machine's processes would have, if they were all."""
+    share = plan.share()
+    sum_here = f"{plan.processes} x {share.most} = {plan.processes * share.most} connections, {share.warm} of each warm"
+    if limits is None:
+        what = (
+            f"{sum_here}. PgBouncer decides how many the server sees; what it allows is not known, "
+            "since this user is not among its stats_users"
+        )
+        return Finding("pool", "OK", what)
+    has = f"The server has {limits.sum()}" if limits.bouncer is None else f"There is {limits.sum()}"
+    if limits.bouncer is not None:
+        has += f"; it opens {limits.bouncer.servers} to PostgreSQL at most"
+    return Finding("pool", "OK", f"{sum_here}. {has}, and {BESIDE} of each process are beside its pool")
+
+
+async def _pools_in_use(connection: Any, limits: ServerLimits | None, plan: Plan) -> list[Finding]:
+    """What the processes that are running, on all machines, have told of their pools."""
+    try:
+        async with connection.transaction():
+            rows = await connection.fetch(
+                "SELECT kind, host, pid, pool_size, in_use, waiting FROM processes"
+                " WHERE seen_at > now() - make_interval(secs => $1) ORDER BY host, kind, pid",
+                LEASE,
+            )
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        return []  # the schema has a finding of its own
+    if not rows:
+        return []
+    may, used = sum(row["pool_size"] for row in rows), sum(row["in_use"] for row in rows)
+    waiting = sum(row["waiting"] for row in rows)
+    machines = len({row["host"] for row in rows})
+    each = "; ".join(
+        f"{row['kind']} {row['host']}:{row['pid']} {row['in_use']}/{row['pool_size']}" for row in rows[:20]
+    )
+    what = (
+        f"{len(rows)} running processes on {machines} machines may take {may}, have {used} in use, and "
+        f"{waiting} callers wait ({each}{' …' if len(rows) > 20 else ''})"
+    )
+    if limits is not None and may > limits.usable - BESIDE * len(rows):
+        remedy = "Lower BAATCHEET_POOL_MAX, run fewer processes, or raise max_connections."
+        return [
+            Finding("pools in use", "WARN", f"{what}. That is more than there are: {limits.sum()}", remedy)
+        ]
+    if waiting:
+        remedy = "Look for slow statements in the log; if there are none, raise BAATCHEET_POOL_MAX."
+        return [Finding("pools in use", "WARN", what, remedy)]
+    return [Finding("pools in use", "OK", what)]
 
 
 # The cache --------------------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class Usable(msgspec.Struct, frozen=True, tag="usable", tag_field="kind", omit_d
     project: ProjectEntry | None = None
     archived: bool = False
     pinned: bool = False
+    tags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -130,6 +131,7 @@ class Normalized:
         project: ProjectEntry | None = None,
         archived: bool = False,
         pinned: bool = False,
+        tags: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
     ) -> None:
         """The conversation is complete."""
@@ -150,6 +152,7 @@ class Normalized:
             project=project,
             archived=archived,
             pinned=pinned,
+            tags=tags,
             notes=notes,
         )
         self._index.write(_encoder.encode(entry) + b"\n")

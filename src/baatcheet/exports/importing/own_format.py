@@ -15,6 +15,8 @@ from baatcheet.kit.text import is_invisible, uncontrolled, unstorable
 MOST_MESSAGES: Final = 1_000_000  # of one conversation
 MOST_TITLE: Final = 500  # characters
 MOST_NAME: Final = 200
+MOST_TAGS: Final = 20
+MOST_TAG: Final = 64
 MOST_DESCRIPTION: Final = 10_000
 MOST_SYSTEM_PROMPT: Final = 1024 * 1024  # bytes
 DEEPEST: Final = 64  # levels of what a message has beside its text
@@ -41,6 +43,7 @@ class _Conversation(msgspec.Struct):
     project: _Project | None = None
     archived: bool = False
     pinned: bool = False
+    tags: list[str] = []
     head_id: str | msgspec.UnsetType | None = msgspec.UNSET
     created_at: Moment | None = None
     updated_at: Moment | None = None
@@ -175,7 +178,18 @@ def _read(raw: Any, where: str, into: Normalized, limits: Limits, tick: Callable
         project=project,
         archived=head.archived,
         pinned=head.pinned,
+        tags=_tags(head.tags, f"{where}.tags"),
     )
+
+
+def _tags(tags: list[str], where: str) -> tuple[str, ...]:
+    if len(tags) > MOST_TAGS:
+        raise Wrong(f"{where}: {len(tags)} of them; {MOST_TAGS} are allowed")
+    found = [_line(tag.strip(), MOST_TAG, f"{where}[{at}]") for at, tag in enumerate(tags)]
+    for at, tag in enumerate(found):
+        if is_invisible(tag):
+            raise Wrong(f"{where}[{at}]: has nothing in it that can be seen")
+    return tuple(dict.fromkeys(found))
 
 
 def _parents(keys: list[_Key], where: str) -> list[int | None]:

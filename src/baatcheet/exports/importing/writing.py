@@ -44,6 +44,7 @@ ORDER BY u.place
 """)
 _THERE_ALREADY = text("""
 SELECT c.id FROM imported_conversations i JOIN conversations c ON c.id = i.conversation_id AND c.user_id = i.user_id
+    AND c.deleted_at IS NULL
 WHERE i.user_id = :owner AND i.digest = :digest AND i.status = 'imported' ORDER BY c.id LIMIT 1
 """)
 # Two imports of the same conversation at once: the second waits, and sees the first.
@@ -152,6 +153,7 @@ class Writer:
                 model=entry.model,
                 archived=entry.archived,
                 pinned=entry.pinned,
+                tags=list(entry.tags),
                 head_id=numbers.ids[entry.head] if entry.head is not None else None,
                 token_total=sum(numbers.tokens),
                 message_count=entry.messages,

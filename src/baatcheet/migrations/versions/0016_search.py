@@ -328,7 +328,13 @@ def downgrade() -> None:
     }.items():
         for trigger in triggers:
             op.execute(f"DROP TRIGGER {trigger} ON {table}")
-    for function in ("search_message()", "search_title()", "search_remove()", "search_forget_user()", *SIGNATURES):
+    for function in (
+        "search_message()",
+        "search_title()",
+        "search_remove()",
+        "search_forget_user()",
+        *SIGNATURES,
+    ):
         op.execute(f"DROP FUNCTION {function}")
     for table in reversed(TENANT_TABLES):
         op.execute(f"DROP TABLE {table} CASCADE")

@@ -84,7 +84,7 @@ INSERT INTO analytics_backlog SELECT id FROM users;
 
 # A number that a provider or a client has sent is in no bounds.
 VIEWS = """
-CREATE VIEW analytics_of_turns WITH (security_invoker = true) AS
+CREATE VIEW analytics_of_ended WITH (security_invoker = true) AS
 SELECT t.id, t.user_id, t.conversation_id,
     (coalesce(t.ended_at, t.created_at) AT TIME ZONE 'UTC')::date AS date,
     left(coalesce(t.answered_by, t.receipt #>> '{route,tried,-1,model}', ''), 300) AS model,
@@ -93,7 +93,6 @@ SELECT t.id, t.user_id, t.conversation_id,
     (t.status = 'failed')::integer AS failed,
     (t.status = 'cancelled')::integer AS cancelled,
     (t.status = 'interrupted')::integer AS interrupted,
-    (SELECT count(*) FROM messages m WHERE m.turn_id = t.id) AS messages,
     coalesce(t.prompt_tokens, 0) AS prompt_tokens,
     CASE WHEN jsonb_typeof(t.usage #> '{prompt_tokens_details,cached_tokens}') = 'number'
          THEN least(greatest(0, trunc((t.usage #> '{prompt_tokens_details,cached_tokens}')::numeric)),
@@ -106,6 +105,9 @@ SELECT t.id, t.user_id, t.conversation_id,
     CASE WHEN t.status = 'completed' AND t.ended_at > t.created_at
          THEN trunc(extract(epoch FROM t.ended_at - t.created_at) * 1000)::bigint ELSE 0 END AS latency_ms
 FROM turns t WHERE t.status <> 'running';
+
+CREATE VIEW analytics_of_turns WITH (security_invoker = true) AS
+SELECT e.*, (SELECT count(*) FROM messages m WHERE m.turn_id = e.id) AS messages FROM analytics_of_ended e;
 
 CREATE VIEW analytics_of_messages WITH (security_invoker = true) AS
 SELECT m.id, m.user_id, m.conversation_id, (m.created_at AT TIME ZONE 'UTC')::date AS date,
@@ -133,6 +135,9 @@ FROM exports e WHERE e.size IS NOT NULL AND e.status = 'expired'
 
 _TURNS = """turns, completed, failed, cancelled, interrupted, messages, prompt_tokens, cached_tokens,
         completion_tokens, microcents, unpriced, latency_ms"""
+_OF_TURN = [one.strip() for one in _TURNS.split(",")]
+_SUMS = ", ".join([*(f"sum(u.{one}) AS {one}" for one in _OF_TURN), "max(u.latency_ms) AS slowest_ms"])
+_SUMS_OF_SUMS = ", ".join([*(f"sum(u.{one})" for one in _OF_TURN), "max(u.slowest_ms)"])
 
 # They run as whoever changes the row, a tenant included. A user who is being deleted leaves nothing behind.
 TRIGGERS = f"""
@@ -158,20 +163,29 @@ CREATE TRIGGER count_made AFTER INSERT ON messages FOR EACH ROW
 CREATE FUNCTION keep_conversation() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT FROM users u WHERE u.id = OLD.user_id) THEN
+        -- Its turns and its messages are read once each, however many: a conversation's turns have its messages only.
         WITH due AS (
             DELETE FROM analytics_pending p USING turns t
             WHERE t.conversation_id = OLD.id AND p.user_id = OLD.user_id AND p.turn_id = t.id
             RETURNING p.turn_id
+        ), said AS MATERIALIZED (
+            SELECT m.turn_id, count(*) AS messages FROM messages m
+            WHERE m.conversation_id = OLD.id AND m.turn_id IS NOT NULL GROUP BY m.turn_id
+        ), ended AS MATERIALIZED (
+            SELECT u.date, u.model, d.turn_id IS NOT NULL AS due, {_SUMS}
+            FROM (
+                SELECT e.*, coalesce(s.messages, 0) AS messages
+                FROM analytics_of_ended e LEFT JOIN said s ON s.turn_id = e.id
+                WHERE e.conversation_id = OLD.id AND e.user_id = OLD.user_id
+            ) u LEFT JOIN due d ON d.turn_id = u.id
+            GROUP BY 1, 2, 3
+        ), fresh AS (
+            INSERT INTO analytics_fresh (user_id, date, model, {_TURNS}, slowest_ms)
+            SELECT OLD.user_id, date, model, {_TURNS}, slowest_ms FROM ended WHERE due
+        ), turns_kept AS (
+            INSERT INTO analytics_kept (user_id, date, model, {_TURNS}, slowest_ms)
+            SELECT OLD.user_id, u.date, u.model, {_SUMS_OF_SUMS} FROM ended u GROUP BY u.date, u.model
         )
-        INSERT INTO analytics_fresh (user_id, date, model, {_TURNS}, slowest_ms)
-        SELECT u.user_id, u.date, u.model, {_TURNS}, u.latency_ms
-        FROM analytics_of_turns u JOIN due d ON d.turn_id = u.id;
-        INSERT INTO analytics_kept (user_id, date, model, {_TURNS}, slowest_ms)
-        SELECT OLD.user_id, u.date, u.model, sum(u.turns), sum(u.completed), sum(u.failed), sum(u.cancelled),
-               sum(u.interrupted), sum(u.messages), sum(u.prompt_tokens), sum(u.cached_tokens),
-               sum(u.completion_tokens), sum(u.microcents), sum(u.unpriced), sum(u.latency_ms), max(u.latency_ms)
-        FROM analytics_of_turns u WHERE u.conversation_id = OLD.id AND u.user_id = OLD.user_id
-        GROUP BY u.date, u.model;
         INSERT INTO analytics_kept (user_id, date, model, messages)
         SELECT OLD.user_id, u.date, u.model, sum(u.messages) FROM analytics_of_messages u
         WHERE u.conversation_id = OLD.id AND u.user_id = OLD.user_id GROUP BY u.date, u.model;
@@ -325,7 +339,9 @@ FUNCTIONS = (
     "count_turn", "count_message", "keep_conversation", "count_job", "count_made_job", "keep_jobs", "count_upload",
     "count_export", "forget_fresh",
 )  # fmt: skip
-NAMES_OF_VIEWS = ("analytics_of_turns", "analytics_of_messages", "analytics_of_jobs", "analytics_of_files")
+NAMES_OF_VIEWS = (  # what a view is made of comes after it
+    "analytics_of_turns", "analytics_of_ended", "analytics_of_messages", "analytics_of_jobs", "analytics_of_files",
+)  # fmt: skip
 TENANT_TABLES = {
     "analytics_daily": "SELECT",
     "analytics_fresh": "SELECT, INSERT",
