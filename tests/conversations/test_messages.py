@@ -105,6 +105,19 @@ async def test_a_page_around_a_message_goes_along_the_branch_that_it_is_on(alice
     ]
 
 
+async def test_messages_of_one_role_are_listed_of_every_branch(alice: Caller) -> None:
+    conversation = await make(alice)
+    for number in range(3):
+        await say(alice, conversation, f"asked {number}")
+        await say(alice, conversation, f"answered {number}", role="assistant")
+    for order in ("asc", "desc"):
+        asked = [f"asked {number}" for number in range(3)]
+        read = await texts(alice, conversation, branch="all", role="user", order=order, limit=2)
+        assert read == (asked if order == "asc" else asked[::-1])
+    refused = await alice.get(f"/api/v1/conversations/{conversation['id']}/messages", params={"role": "user"})
+    assert (refused.status_code, refused.json()["param"]) == (422, "role")
+
+
 async def test_around_is_of_a_message_in_this_conversation_and_of_one_branch(alice: Caller) -> None:
     conversation, elsewhere = await make(alice), await make(alice)
     await say(alice, conversation, "here")

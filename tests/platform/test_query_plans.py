@@ -113,9 +113,8 @@ INDEXES: Final[Mapping[str, str]] = {
         f"SELECT FROM messages WHERE conversation_id = {ME} ORDER BY created_at DESC, id DESC LIMIT 9"
     ),
     "idx_message_parent": f"SELECT FROM messages WHERE parent_id = {ME}",
-    # Of all these the only one that no statement of ours asks by yet; the design names it.
     "idx_message_role": (
-        f"SELECT FROM messages WHERE conversation_id = {ME} AND role = 'user' ORDER BY id DESC LIMIT 9"
+        f"SELECT FROM messages WHERE conversation_id = {ME} AND role = 'user' ORDER BY created_at DESC, id DESC LIMIT 9"
     ),
     "idx_message_turn": f"SELECT FROM messages WHERE turn_id = {ME} ORDER BY id LIMIT 1",
     "idx_model_usage_day": "SELECT FROM model_usage WHERE day < '2026-01-01'",

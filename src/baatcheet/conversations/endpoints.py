@@ -19,6 +19,7 @@ from baatcheet.conversations.schemas import (
     MessageWithSiblings,
     NewConversation,
     NewMessage,
+    Role,
 )
 from baatcheet.conversations.service import Conversations
 from baatcheet.platform.errors import Invalid
@@ -184,12 +185,15 @@ async def list_messages(
             "ask with `order=desc`. Not with `branch=all`."
         ),
     ] = None,
+    role: Annotated[Role | None, Query(description="Only those of this role. With `branch=all`.")] = None,
     limit: Limit = LIMIT,
     cursor: Cursor = None,
 ) -> MessagePage:
     """A page may be shorter than `limit` where messages are very large."""
     if around is not None and branch == "all":
         raise Invalid("around goes along one branch: leave out branch=all.", param="around")
+    if role is not None and branch != "all":
+        raise Invalid("role is for branch=all: a branch is read whole.", param="role")
     rows = await conversations.messages(
         who,
         conversation_id,
@@ -198,6 +202,7 @@ async def list_messages(
         limit=limit,
         cursor=cursor,
         around=around,
+        role=role,
     )
     return MessagePage(**page_fields(rows, MessageOut.model_validate))
 

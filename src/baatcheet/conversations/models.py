@@ -70,7 +70,7 @@ class Message(Base):
     __table_args__ = (
         CheckConstraint("role IN ('system', 'developer', 'user', 'assistant', 'tool')", name="role"),
         Index("idx_message_conversation", "conversation_id", text("created_at DESC"), text("id DESC")),
-        Index("idx_message_role", "conversation_id", "role", text("id DESC")),
+        Index("idx_message_role", "conversation_id", "role", text("created_at DESC"), text("id DESC")),
         Index("idx_message_parent", "parent_id"),
         Index("idx_message_turn", "turn_id"),
         Index("idx_message_branch", "branch_id", text("depth DESC")),

@@ -148,13 +148,17 @@ async def all_messages(
     order: Order,
     last: Position | None,
     limit: int,
+    *,
+    role: str | None = None,
 ) -> tuple[list[Message], bool]:
-    """Every branch's messages by time, and whether more follow."""
+    """Every branch's messages by time, all or those of a role, and whether more follow."""
     when = (Message.created_at, Message.id)
     by = when if order == "asc" else tuple(column.desc() for column in when)
     keys = select(Message.id, func.row_number().over(order_by=by).label("place")).where(
         Message.conversation_id == conversation_id, Message.user_id == owner
     )
+    if role is not None:
+        keys = keys.where(Message.role == role)
     if last is not None:
         here, there = tuple_(*when), tuple_(*map(literal, last))
         keys = keys.where(here > there if order == "asc" else here < there)

@@ -10,6 +10,8 @@ from baatcheet.kit.text import is_invisible, uncontrolled, unstorable
 from baatcheet.platform.rest import Body, Flag, Id, Line, Out, Page, Text, absent
 
 MAX_SYSTEM_PROMPT = 1024 * 1024  # bytes
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
 MAX_TAGS = 20
 MAX_TAG = 64  # characters
 _ID = "0190f3a2-7c1e-7d4b-9a51-3f0c2b8e6d10"
@@ -111,7 +113,7 @@ class MessageOut(Out):
     id: UUID
     conversation_id: UUID
     parent_id: UUID | None
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Role
     content: str
     parts: dict[str, Any] | None = Field(
         description="What is more than text (images, tool calls …), in OpenAI's form."

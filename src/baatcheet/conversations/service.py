@@ -152,17 +152,18 @@ class Conversations:
         limit: int,
         cursor: str | None,
         around: UUID | None = None,
+        role: str | None = None,
     ) -> Slice[Message]:
-        """The active branch, or every branch by time. Raises BadCursor.
+        """The active branch, or every branch by time, of one role if asked for. Raises BadCursor.
 
         The pages of a branch are those of the branch that was active at the first of them. `around`: the branch that
         this message is on, the active one if it can be, from half a page before it. Raises MessageNotFound.
         """
-        name = f"messages:{conversation_id}:{'all' if every_branch else 'active'}:{order}"
+        name = f"messages:{conversation_id}:{role or 'all' if every_branch else 'active'}:{order}"
         async with self._db.tenant(who.user_id) as session:
             conversation = await self._find(session, who, conversation_id)
             if every_branch:
-                return await self._by_time(session, conversation, name, order, limit, cursor)
+                return await self._by_time(session, conversation, name, order, limit, cursor, role)
             return await self._along_branch(session, conversation, name, order, limit, cursor, around)
 
     async def _by_time(
@@ -173,13 +174,14 @@ class Conversations:
         order: Order,
         limit: int,
         cursor: str | None,
+        role: str | None,
     ) -> Slice[Message]:
         last = None
         if cursor is not None:
             position = decode(name, cursor, _TimePosition)
             last = (moment_of(position.micros), position.id)
         rows, more = await repository.all_messages(
-            session, conversation.user_id, conversation.id, order, last, limit
+            session, conversation.user_id, conversation.id, order, last, limit, role=role
         )
         following = encode(name, (microseconds(rows[-1].created_at), rows[-1].id)) if more else None
         return Slice(rows, following)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request
 
 from baatcheet.auth.access import Reader
+from baatcheet.conversations.schemas import Role
 from baatcheet.platform.openapi import problems
 from baatcheet.platform.rest import Cursor, Id, Limit, Line, Moment, QueryFlag, Text
 from baatcheet.search.ranking import Order
@@ -16,7 +17,7 @@ from baatcheet.search.schemas import (
     SearchPage,
     SnippetOut,
 )
-from baatcheet.search.service import Filters, Found, Kind, Role, Search
+from baatcheet.search.service import Filters, Found, Kind, Search
 
 TAG = {"name": "search", "description": "Finding what was said."}
 

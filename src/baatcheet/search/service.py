@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from baatcheet.auth.principal import Principal
+from baatcheet.conversations.schemas import Role
 from baatcheet.kit.pagination import decode, encode, microseconds
 from baatcheet.platform.database import Database
 from baatcheet.platform.logging import get_logger
@@ -25,7 +26,6 @@ from baatcheet.search.store import Document, Fresh, Scope, SearchStore, View
 log = get_logger(__name__)
 
 Kind = Literal["message", "title"]
-Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 INDEXING_PATIENCE = 3.0  # seconds that a search waits for what an import has left to be indexed

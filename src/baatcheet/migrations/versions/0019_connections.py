@@ -15,13 +15,18 @@ ALTER TABLE processes
 """
 
 # By name: the table, what it is now, what it was. A user who is deleted takes all their rows along, and those that are not
-# shown were found by no index; administrators are looked for among all users.
+# shown were found by no index; administrators are looked for among all users. Messages of one role are listed by time.
 INDEXES = {
     "idx_job_user": ("jobs", "(user_id, visible, id DESC)", "(user_id, id DESC) WHERE visible"),
     "idx_notification_user": (
         "notifications",
         "(user_id, listed, id DESC)",
         "(user_id, id DESC) WHERE listed",
+    ),
+    "idx_message_role": (
+        "messages",
+        "(conversation_id, role, created_at DESC, id DESC)",
+        "(conversation_id, role, id DESC)",
     ),
     "idx_user_admin": ("users", "(id) WHERE role = 'admin'", None),
     "idx_event_created": ("events", None, "(created_at)"),  # nothing has ever asked by it
