@@ -312,6 +312,42 @@ async def test_a_user_who_is_deleted_leaves_nothing(owner: Owner) -> None:
     await Indexer(owner.db).catch_up(owner.id)
 
 
+async def test_a_user_who_is_being_deleted_holds_nobody_up(owner: Owner, database: Database) -> None:
+    other = await Owner.make(database)
+    for one in (owner, other):
+        await one.say(await one.talk(), [f"text {number}" for number in range(20)])
+    async with database.hot(limit=60) as connection, connection.transaction():
+        await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", owner.id)
+        running = asyncio.create_task(Indexer(database).run())
+        try:
+            async with asyncio.timeout(20):
+                while await other.run("SELECT FROM search_fresh WHERE user_id = $1", other.id):
+                    await asyncio.sleep(0.1)
+            await connection.execute("DELETE FROM users WHERE id = $1", owner.id)
+        except BaseException:
+            running.cancel()
+            raise
+    await asyncio.sleep(2)
+    assert not running.done(), "it outlives a user"
+    running.cancel()
+
+
+async def test_a_waiting_row_shows_nobody_elses_message(owner: Owner, database: Database) -> None:
+    other = await Owner.make(database)
+    talk = await owner.talk()
+    (hers,) = await other.say(await other.talk(), ["the secret of the marmot"])
+    await owner.run(
+        "INSERT INTO search_fresh (user_id, kind, id, conversation_id) VALUES ($1, 'message', $2, $3)",
+        owner.id,
+        hers,
+        talk,
+    )
+    assert not (await owner.store.look_up(owner.id, ["wmarmot"])).fresh
+    await Indexer(database).catch_up(owner.id)
+    view = await owner.store.look_up(owner.id, ["wmarmot"])
+    assert not any(one.postings for one in view.segments)
+
+
 async def test_a_title_that_changed_is_found_by_its_new_words_alone(owner: Owner) -> None:
     talk = await owner.talk("before")
     await Indexer(owner.db).catch_up(owner.id)

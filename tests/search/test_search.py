@@ -199,6 +199,45 @@ async def test_a_phrase_is_found_in_whichever_part_of_a_long_message_it_stands(a
     assert (await search(alice, '"narwhal sings harpoon"'))["data"] == []
 
 
+async def test_a_phrase_across_the_end_of_a_piece_of_a_long_message_is_found(alice: Caller) -> None:
+    words = " ".join(f"word{number}" for number in range(3_000))
+    await converse(alice, words)
+    for number in range(300, 2_900, 26):
+        assert await texts(alice, f'"word{number} word{number + 1} word{number + 2}"'), number
+
+
+async def test_hits_are_not_lost_while_the_index_is_written_anew(
+    new_caller: NewCaller, database: Database
+) -> None:
+    caller = await new_caller()
+    await converse(caller, *(f"a wolverine number {number}" for number in range(30)))
+    indexer = Indexer(database)
+
+    async def look() -> None:
+        for _ in range(15):
+            assert len(await texts(caller, "wolverine", limit=100)) >= 30
+
+    async def write() -> None:
+        for number in range(12):
+            await converse(caller, f"another wolverine {number}")
+            await indexer.catch_up(caller.user_id)
+
+    await asyncio.gather(look(), look(), write())
+
+
+async def test_names_are_found_by_neighbouring_parts(alice: Caller) -> None:
+    await converse(alice, "call myHTTPServer", "then foo_barBazQux")
+    assert await texts(alice, "HTTPServer") == ["call myHTTPServer"]
+    assert await texts(alice, "bazqux") == ["then foo_barBazQux"]
+
+
+async def test_roman_urdu_is_found_in_its_many_spellings(alice: Caller) -> None:
+    await converse(alice, "yeh bohat acha hai", "mohabbat mein sab kuch theek hai")
+    for q in ("bahut", "bohot", "buhat"):
+        assert await texts(alice, q) == ["yeh bohat acha hai"], q
+    assert await texts(alice, "muhabbat") == ["mohabbat mein sab kuch theek hai"]
+
+
 async def test_finding_is_the_same_before_and_after_indexing(
     new_caller: NewCaller, database: Database
 ) -> None:

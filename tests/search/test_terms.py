@@ -268,7 +268,9 @@ def test_a_text_is_found_by_each_of_its_words(text: str) -> None:
 def test_pieces_are_all_of_a_text(text: str, times: int) -> None:
     text = (text + " ") * times * 20
     made = pieces(text)
-    assert "".join(text[start:end] for start, end in made) == text
+    assert (made[0][0], made[-1][1]) == (0, len(text))
+    shared = [end - start for (_, end), (start, _) in pairwise(made)]
+    assert all(0 < characters <= 300 for characters in shared), "each begins with the end of the one before"
     assert all(end - start <= LARGEST_PIECE for start, end in made)
     assert len(made) == 1 or all(end - start >= 1_000 for start, end in made)
 

@@ -52,6 +52,7 @@ BATCH_BYTES: Final = 4_000_000  # … or fewer, with so much text; one message i
 LEASE: Final = 30.0  # seconds for which a worker has a user to itself; it asks again before they have passed
 LIMIT: Final = 60.0  # seconds for one transaction
 MOST_BYTES: Final = 32_000_000  # of longer messages' pieces that one transaction writes
+AFTER_WAITING: Final = 10.0  # seconds until a user whose rows could not be had in time has another turn
 AFTER_FAILURE: Final = 60.0  # seconds until a user whose indexing failed has another turn
 TRIES: Final = 20  # times that `catch_up` begins again because somebody was faster
 
@@ -78,7 +79,8 @@ WHERE (EXISTS (SELECT FROM search_fresh f WHERE f.user_id = u.user_id OFFSET $1)
 _TO_CLEAN = "SELECT DISTINCT user_id FROM search_removed"
 _LEASE = """
 INSERT INTO search_leases (user_id, until)
-SELECT u.id, clock_timestamp() + make_interval(secs => $2) FROM users u WHERE u.id = $1
+SELECT u.id, clock_timestamp() + make_interval(secs => $2)
+FROM (SELECT u.id FROM users u WHERE u.id = $1 FOR KEY SHARE SKIP LOCKED) u  -- who is being deleted is not waited for
 ON CONFLICT (user_id) DO UPDATE SET until = excluded.until WHERE search_leases.until < clock_timestamp()
 RETURNING user_id
 """
@@ -115,9 +117,9 @@ FROM (
         FROM (SELECT f.* FROM search_fresh f
               WHERE f.user_id = $1 AND f.place > $2 AND f.kind <> 'everything' ORDER BY f.place LIMIT $3) f
         LEFT JOIN conversations c ON c.id = f.conversation_id AND c.user_id = $1
-        LEFT JOIN messages m ON f.kind = 'message' AND m.id = f.id
+        LEFT JOIN messages m ON f.kind = 'message' AND m.id = f.id AND m.conversation_id = c.id AND m.user_id = $1
     ) f
-) f LEFT JOIN messages m ON f.kind = 'message' AND m.id = f.id
+) f LEFT JOIN messages m ON f.kind = 'message' AND m.id = f.id AND f.size IS NOT NULL
 WHERE f.before <= $4
 ORDER BY f.place
 """
@@ -236,24 +238,29 @@ class Indexer:
         if self._not_before.get(user, 0.0) > loop.time():
             return
         self._not_before.pop(user, None)
-        async with self._db.hot() as connection:
-            if await connection.fetchval(_LEASE, user, LEASE) is None:
-                return
+        leased = False
         try:
+            async with self._db.hot() as connection:
+                leased = await connection.fetchval(_LEASE, user, LEASE) is not None
+            if not leased:
+                return
             await self._repeat(self._flush, user)
             if cleaning:
                 await self._repeat(self._clean, user)
             await self._repeat(self._merge, user)
         except DatabaseUnavailable:
+            # Somebody may hold what is this user's for long: the others are looked at first.
+            self._not_before[user] = loop.time() + AFTER_WAITING
             raise
         except Exception as error:  # noqa: BLE001 - whatever one user's texts may do, the others' are indexed
             self._not_before[user] = loop.time() + AFTER_FAILURE
             log.error("search.indexing_failed", error=error, user_id=str(user))
         finally:
             # Where this does not arrive, the lease ends by itself.
-            with contextlib.suppress(DatabaseUnavailable):
-                async with self._db.hot() as connection:
-                    await connection.execute(_RELEASE, user)
+            if leased:
+                with contextlib.suppress(DatabaseUnavailable):
+                    async with self._db.hot() as connection:
+                        await connection.execute(_RELEASE, user)
 
     async def _repeat(self, work: Callable[[UUID], Awaitable[None]], user: UUID) -> None:
         for _ in range(TRIES):

@@ -217,6 +217,7 @@ def _segment_of(fresh: Sequence[Fresh], wanted: Wanted) -> SegmentView:
         created=np.fromiter((microseconds(one.created) for one in fresh), np.int64, len(fresh)),
         conversations=np.fromiter((conversations[one.conversation_id.bytes] for one in fresh), np.uint32),
         conversation_ids=list(conversations),
+        places=conversations,
         postings=postings,
         prefixes=prefixes,
     )
@@ -224,7 +225,7 @@ def _segment_of(fresh: Sequence[Fresh], wanted: Wanted) -> SegmentView:
 
 def _times(one: Fresh, term: str) -> int:
     if term.startswith("k"):
-        filters = {f"k{one.kind}", f"krole:{one.role}", f"kmodel:{one.model}"}
+        filters = {f"k{one.kind}", f"krole:{one.role}", *([f"kmodel:{one.model}"] if one.model else ())}
         return int(one.kind == "message" and one.part > 0 if term == _PART else term in filters)
     return one.analysis.terms.get(term, 0)
 
@@ -377,10 +378,9 @@ def _allowed(view: View, wanted: Wanted, segment: SegmentView) -> Mask | None:
     mask[start:end] = True
     if view.removed or view.scope is not None:
         scope = view.scope
-        allowed = np.array(
-            [one not in view.removed and (scope is None or one in scope) for one in segment.conversation_ids],
-            np.bool_,
-        )
+        allowed = np.full(len(segment.places), scope is None, np.bool_)
+        allowed[[place for one in scope or () if (place := segment.places.get(one)) is not None]] = True
+        allowed[[place for one in view.removed if (place := segment.places.get(one)) is not None]] = False
         if not allowed.all():
             mask &= allowed[segment.conversations]
     for group in wanted.must:

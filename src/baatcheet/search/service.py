@@ -13,28 +13,32 @@ import msgspec
 from baatcheet.auth.principal import Principal
 from baatcheet.conversations.schemas import Role
 from baatcheet.kit.pagination import decode, encode, microseconds
-from baatcheet.platform.database import Database
+from baatcheet.platform.database import Database, DatabaseUnavailable
 from baatcheet.platform.logging import get_logger
+from baatcheet.platform.threads import in_thread
 from baatcheet.search import ranking, typos
 from baatcheet.search.errors import NothingToFind
 from baatcheet.search.indexing import Indexer
 from baatcheet.search.query import Clause, Leaf, Query, confirms, parse
 from baatcheet.search.ranking import FRESH, Order, Place, Position, Wanted
 from baatcheet.search.snippets import Snippet, snippet
-from baatcheet.search.store import Document, Fresh, Scope, SearchStore, View
+from baatcheet.search.store import Document, Fresh, Overtaken, Scope, SearchStore, View
 
 log = get_logger(__name__)
 
 Kind = Literal["message", "title"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
-INDEXING_PATIENCE = 3.0  # seconds that a search waits for what an import has left to be indexed
+INDEXING_PATIENCE = 8.0  # seconds that a search waits for what an import has left to be indexed
 CLOSE_PATIENCE = 1.0  # seconds
+MOST_CORRECTIONS = 4  # words of one query
+SNIPPETS_AT_ONCE = 10  # until others have their turn
 
 _PASSES = (
     6  # times that more is asked for, where what was found turns out to be gone or not to have the phrase
 )
 _MOST_AT_ONCE = 400
+_LOOKS = 20  # at an index that is written anew each time before its documents are read
 
 
 class Filters(msgspec.Struct, frozen=True):
@@ -160,7 +164,8 @@ class Search:
         corrections = dict(last.corrections) if last is not None else {}
         search = _Asked(self._store, self._index, who.user_id, filters, order, grouped=grouped, limit=limit)
         page = await search.page(_corrected(query, corrections), last)
-        if last is None and not page.found and not page.exhausted_early:
+        looked_at_all = not page.exhausted_early and not page.view.waiting
+        if last is None and not page.found and looked_at_all:
             corrections = await self._corrections(who.user_id, page.view, search.wanted(query))
             if corrections:
                 page = await search.page(_corrected(query, corrections), None)
@@ -171,13 +176,14 @@ class Search:
 
     async def _corrections(self, user: UUID, view: View, wanted: Wanted) -> dict[str, list[str]]:
         """For each word that nothing has, those that it may have been meant to be."""
-        missing = {leaf.text: ranking.word_of(leaf) for leaf in ranking.unknown(view, wanted)}
+        unknown = ranking.unknown(view, wanted)[:MOST_CORRECTIONS]
+        missing = {leaf.text: ranking.word_of(leaf) for leaf in unknown}
         initials = {letter for word in missing.values() for letter in typos.initials(word)}
         if not initials:
             return {}
         known = await self._store.words(user, initials)
         words = list(dict.fromkeys([*known, *sorted({w for one in view.fresh for w in one.analysis.words})]))
-        made = {text: typos.meant(word, words) for text, word in missing.items()}
+        made = {text: await in_thread(typos.meant, word, words) for text, word in missing.items()}
         return {text: instead for text, instead in made.items() if instead}
 
 
@@ -236,12 +242,14 @@ class _Asked:
         most = self._limit + 1
         for _ in range(_PASSES):
             after = Position(-seen.first, -seen.second) if seen is not None else None
-            places, weights, more = self._ranked(view, wanted, after, most, weights)
-            documents = await self._documents(view, [place for place, _ in places])
+            view, places, documents, weights, more = await self._read(view, wanted, after, most, weights)
             rows = sorted(
-                (_key(place.position, document.id, document.part), document, hits)
-                for (place, hits), document in zip(places, documents, strict=True)
-                if document is not None
+                [
+                    (_key(place.position, document.id, document.part), document, hits)
+                    for (place, hits), document in zip(places, documents, strict=True)
+                    if document is not None
+                ],
+                key=lambda row: row[0],
             )
             for key, document, hits in rows:
                 if seen is not None and key <= seen:
@@ -252,6 +260,8 @@ class _Asked:
                 if confirms(query, document.text):
                     shown = snippet(document.text, query, words=words)
                     found.append(Found(document, shown, hits))
+                    if len(found) % SNIPPETS_AT_ONCE == 0:
+                        await asyncio.sleep(0)
             if not more:
                 return _Page(found, None, weights, view, exhausted_early=False)
             most = min(_MOST_AT_ONCE, most * 2)
@@ -259,6 +269,20 @@ class _Asked:
                 beyond = _beyond(places[-1][0])
                 seen = beyond if seen is None or beyond > seen else seen
         return _Page(found, _following(seen), weights, view, exhausted_early=True)
+
+    async def _read(
+        self, view: View, wanted: Wanted, after: Position | None, most: int, weights: tuple[int, ...]
+    ) -> tuple[View, list[tuple[Place, int | None]], list[Document | None], tuple[int, ...], bool]:
+        """What is found, and its documents; by a newer view, where the index was written anew meanwhile."""
+        for _ in range(_LOOKS):
+            places, weights, more = self._ranked(view, wanted, after, most, weights)
+            try:
+                documents = await self._documents(view, [place for place, _ in places])
+            except Overtaken:
+                view = await self._look_up(wanted)
+            else:
+                return view, places, documents, weights, more
+        raise DatabaseUnavailable("The index is being written anew. Try again in a moment.")
 
     async def _look_up(self, wanted: Wanted) -> View:
         """The index, where what waits for it can be read at once; else when it has been indexed, if that is soon."""

@@ -23,6 +23,7 @@ from baatcheet.search.terms import Analysis, analyse, pieces
 COLUMNS_BYTES: Final = 64_000_000  # of segments' columns that a process keeps
 FRESH_PIECES: Final = 2_000  # that a process keeps analysed
 MOST_OF_PREFIX: Final = 200  # words that a prefix stands for
+WORDS_BYTES: Final = 400_000  # of words that a mistyped one is compared with: some 50,000
 INLINE_CHARACTERS: Final = 20_000  # some milliseconds of analysis; more is done beside the event loop
 
 _LOOK_UP = "SELECT * FROM search_look_up($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
@@ -30,7 +31,13 @@ _DOCUMENTS = "SELECT * FROM search_documents_at($1, $2, $3)"
 _TITLES = (
     "SELECT id, title FROM conversations WHERE user_id = $1 AND id = ANY($2::uuid[]) AND deleted_at IS NULL"
 )
-_WORDS = "SELECT words FROM search_words WHERE user_id = $1 AND initial = ANY($2::text[])"
+_THERE = "SELECT count(*) FROM search_segments WHERE user_id = $1 AND segment = ANY($2::bigint[])"
+_WORDS = """
+SELECT left(w.words, $3) FROM (
+    SELECT w.words, sum(octet_length(w.words)) OVER (ORDER BY w.segment DESC) - octet_length(w.words) AS before
+    FROM search_words w WHERE w.user_id = $1 AND w.initial = ANY($2::text[])
+) w WHERE w.before < $3
+"""
 
 _thread = ThreadPoolExecutor(1, thread_name_prefix="search-fresh")
 
@@ -52,9 +59,14 @@ class SegmentView(NamedTuple):
     created: NDArray[np.int64]  # Unix microseconds, of each document, ascending
     conversations: NDArray[np.uint32]  # of each document, its conversation's place in `conversation_ids`
     conversation_ids: list[bytes]
+    places: dict[bytes, int]  # of each in `conversation_ids`
     postings: dict[str, Posting]  # of those terms that were asked for and occur
     # Prefix -> the "w" terms that begin so, the most frequent 200, all of them in `postings`.
     prefixes: dict[str, list[str]]
+
+
+class Overtaken(Exception):
+    """The index was written anew since it was looked at: it is to be looked at again."""
 
 
 class Document(NamedTuple):
@@ -116,6 +128,7 @@ class _Columns(NamedTuple):
     created: NDArray[np.int64]
     conversations: NDArray[np.uint32]
     conversation_ids: list[bytes]
+    places: dict[bytes, int]
     size: int
 
 
@@ -184,17 +197,26 @@ class SearchStore:
         _, segment, count, created, conversations, ids, *_ = row
         columns = known.get(segment)
         if columns is None:
+            owners = _ids(ids)
             columns = _Columns(
                 np.frombuffer(created, "<i8"),
                 np.frombuffer(conversations, "<u4"),
-                _ids(ids),
-                len(created) + len(conversations) + 5 * len(ids),
+                owners,
+                {one: place for place, one in enumerate(owners)},
+                len(created) + len(conversations) + 12 * len(ids),
             )
             self._keep(tenant, segment, columns)
         elif (tenant, segment) in self._columns:
             self._columns.move_to_end((tenant, segment))
         return SegmentView(
-            segment, count, columns.created, columns.conversations, columns.conversation_ids, {}, {}
+            segment,
+            count,
+            columns.created,
+            columns.conversations,
+            columns.conversation_ids,
+            columns.places,
+            {},
+            {},
         )
 
     def _keep(self, tenant: UUID, segment: int, columns: _Columns) -> None:
@@ -246,12 +268,20 @@ class SearchStore:
         return fresh
 
     async def documents(self, tenant: UUID, places: Sequence[tuple[int, int]]) -> list[Document | None]:
-        """The documents at `places` (segment's id, number), in that order; None where one is gone or no longer so."""
+        """The documents at `places` (segment's id, number), in that order; None where one is gone or no longer so.
+
+        Raises Overtaken when a segment is no longer there: its documents are in another.
+        """
         documents: list[Document | None] = [None] * len(places)
+        segments = {segment for segment, _ in places}
         async with self._db.hot() as connection:
             rows = await connection.fetch(
                 _DOCUMENTS, tenant, [segment for segment, _ in places], [number for _, number in places]
             )
+            if len(rows) < len(places):
+                there = await connection.fetchval(_THERE, tenant, list(segments))
+                if there < len(segments):
+                    raise Overtaken
         for nth, *found in rows:
             document = Document(*found)
             if document.part < TITLE or document.part == part_of_title(document.title):
@@ -264,9 +294,12 @@ class SearchStore:
             return dict(await connection.fetch(_TITLES, tenant, list(conversations)))
 
     async def words(self, tenant: UUID, initials: Collection[str]) -> list[str]:
-        """The distinct words in segments that begin with one of `initials` (single characters), sorted."""
+        """The distinct words in segments that begin with one of `initials` (single characters), sorted.
+
+        Those of the newest segments, where they are very many.
+        """
         async with self._db.hot() as connection:
-            rows = await connection.fetch(_WORDS, tenant, list(initials))
+            rows = await connection.fetch(_WORDS, tenant, list(initials), WORDS_BYTES)
         return sorted({word for (words,) in rows for word in words.split("\n")})
 
 

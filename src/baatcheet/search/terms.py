@@ -26,6 +26,9 @@ from baatcheet.context.recall.vocabulary import english_stem, vocabulary
 LONGEST = 64  # characters of a term; a longer word is known by its beginning
 LARGEST_PIECE = 6_000  # characters
 _PIECE = 4_000
+# The vowels about an h that few agree on: bahut, bohat, bohot; mohabbat, muhabbat; pehle, pahle.
+_ABOUT_H = re.compile("(?<=[^aeiou])[aeu]h[au]?(?=[^aeiouh])")
+_OVERLAP = 300  # characters that two pieces share
 _SLACK = 1_000  # characters about the size of a piece in which a good place to cut is looked for
 
 _MARKS = "\u0300-\u036f" + scripts.MARKS  # vowel signs and accents that stand alone
@@ -135,13 +138,15 @@ def pieces(text: str) -> list[tuple[int, int]]:
     """Where the pieces of `text` begin and end that are indexed each for itself. Together they are all of it.
 
     One, of at most 6,000 characters; else of about 4,000 each, cut at a paragraph, a line, a sentence or a blank.
+    Each begins with the last words of the one before, so that a phrase that is cut in one is whole in the other.
     """
     made: list[tuple[int, int]] = []
     start = 0
     while len(text) - start > LARGEST_PIECE:
         end = _break(text, start + _PIECE - _SLACK, start + _PIECE + _SLACK)
         made.append((start, end))
-        start = end
+        blank = text.find(" ", end - _OVERLAP, end)
+        start = blank + 1 if blank >= 0 else end - _OVERLAP
     return [*made, (start, len(text))]
 
 
@@ -169,7 +174,9 @@ def may_be_stem(word: str) -> bool:
 
 def roman(word: str) -> str | None:
     """The spelling of a folded word under which Roman Urdu knows it. None: it cannot be such a word."""
-    return scripts.roman_spelling(word) if word.isascii() and word.isalpha() and 2 < len(word) < 40 else None
+    if not (word.isascii() and word.isalpha() and 2 < len(word) < 40):
+        return None
+    return _ABOUT_H.sub("h", scripts.roman_spelling(word))
 
 
 def looks_roman(tokens: Sequence[Token]) -> bool:
@@ -281,7 +288,9 @@ def _humps(word: str) -> list[str]:
         return []
     if not word.isalpha() and any(len(one) < 2 for one in found if not one.isdigit()):
         return []
-    return [one.lower() for one in found]
+    humps = [one.lower() for one in found]
+    together = ["".join(humps[at : at + size]) for size in (2, 3) for at in range(len(humps) - size + 1)]
+    return humps + [one for one in together if len(one) <= _LONGEST_JOINED and len(one) < len(word)]
 
 
 def _fold(part: str) -> str:

@@ -23,8 +23,9 @@ def meant(word: str, words: Sequence[str]) -> list[str]:
     if len(word) < _SHORTEST:
         return []
     allowed = 2 if len(word) >= _LONG else 1
+    similar = [one for one in words if abs(len(one) - len(word)) <= allowed]
     found: Iterable[tuple[str, int, int]] = extract(
-        word, words, scorer=OSA.distance, score_cutoff=allowed, limit=None
+        word, similar, scorer=OSA.distance, score_cutoff=allowed, limit=None
     )
     near = sorted((distance, one) for one, distance, _ in found if one != word)
     return [one for distance, one in near if distance == near[0][0]][:MOST]

@@ -213,10 +213,12 @@ BEGIN
             FROM (SELECT f.* FROM search_fresh f WHERE f.user_id = tenant AND f.kind <> 'everything'
                   ORDER BY f.place DESC LIMIT 100) f
             JOIN conversations c ON c.id = f.conversation_id AND c.user_id = tenant
-            LEFT JOIN messages m ON f.kind = 'message' AND m.id = f.id
+            LEFT JOIN messages m ON f.kind = 'message' AND m.id = f.id AND m.conversation_id = c.id
+                AND m.user_id = tenant
             WHERE f.kind = 'title' OR m.id IS NOT NULL
         ) f
-    ) f LEFT JOIN messages m ON m.id = f.id AND f.size BETWEEN 1 AND 60000 AND f.before <= 100000;
+    ) f LEFT JOIN messages m ON f.kind = 'message' AND m.id = f.id AND f.size BETWEEN 1 AND 60000
+        AND f.before <= 100000;
 
     RETURN QUERY
     SELECT 4, NULL::bigint, NULL::integer, string_agg(uuid_send(r.id), ''), NULL::bytea, NULL::bytea, NULL::uuid,
