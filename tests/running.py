@@ -6,7 +6,6 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests import zygote
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,33 +26,40 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def inherited() -> dict[str, str]:
+    """The environment without any settings."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("BAATCHEET_", "OPENAI_"))
+    }
+
+
 @dataclass
 class ApiProcess:
-    """One API process on a port of its own. `environment` holds its settings."""
+    """One API process on a port of its own. `environment` holds its settings.
+
+    `anew`: a Python that was started for it, not a fork of one that has imported it already.
+    """
 
     environment: Mapping[str, str]
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     log: Path | None = None
+    anew: bool = False
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, timeout: float = 40) -> "ApiProcess":
+    def start(self, timeout: float = 90) -> "ApiProcess":
         """Start, and wait until it is ready."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("BAATCHEET_", "OPENAI_"))
-        }
         with (self.log or Path(os.devnull)).open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "baatcheet.entrypoints.api", "--port", str(self.port)],
-                env={**kept, "OLLAMA_HOST": "", **self.environment},
+            self.process = zygote.popen(
+                ["-m", "baatcheet.entrypoints.api", "--port", str(self.port)],
+                env={**inherited(), "OLLAMA_HOST": "", **self.environment},
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                anew=self.anew,
             )
         deadline = time.monotonic() + timeout
         # One client for all the asking: to make one takes longer than an answer.
@@ -97,27 +105,24 @@ class ApiProcess:
 
 @dataclass
 class WorkerProcess:
-    """One worker. `environment` holds its settings."""
+    """One worker. `environment` holds its settings. `anew`: as of ApiProcess."""
 
     environment: Mapping[str, str]
     log: Path | None = None
     queues: str | None = None
     process: subprocess.Popen[bytes] | None = None
+    anew: bool = False
 
     def start(self) -> "WorkerProcess":
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("BAATCHEET_", "OPENAI_"))
-        }
-        command = [sys.executable, "-m", "baatcheet.entrypoints.worker"]
+        command = ["-m", "baatcheet.entrypoints.worker"]
         with (self.log or Path(os.devnull)).open("ab") as output:
-            self.process = subprocess.Popen(
+            self.process = zygote.popen(
                 [*command, *(["--queues", self.queues] if self.queues else [])],
-                env={**kept, "OLLAMA_HOST": "", **self.environment},
+                env={**inherited(), "OLLAMA_HOST": "", **self.environment},
                 cwd=self.log.parent if self.log is not None else ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                anew=self.anew,
             )
         return self
 
@@ -146,10 +151,10 @@ class WorkerProcess:
 
 @contextmanager
 def worker_process(
-    environment: Mapping[str, str], log: Path | None = None, *, queues: str | None = None
+    environment: Mapping[str, str], log: Path | None = None, *, queues: str | None = None, anew: bool = False
 ) -> Iterator[WorkerProcess]:
     """A worker, which begins whenever it has started: what is queued waits for it."""
-    running = WorkerProcess(environment, log, queues)
+    running = WorkerProcess(environment, log, queues, anew=anew)
     try:
         yield running.start()
     finally:

@@ -24,6 +24,7 @@ from tests.running import free_port
 
 DEBIAN: Final = Path("/usr/lib/postgresql/15/bin")
 PGBOUNCER: Final = Path("/usr/sbin/pgbouncer")
+PGVECTOR: Final = Path("/usr/share/postgresql/15/extension/vector.control")  # of postgresql-15-pgvector
 PATIENCE: Final = 20.0  # seconds until PgBouncer listens
 _VARIABLE: Final = "BAATCHEET_TEST_DATABASE"
 _KEPT: Final = (
@@ -61,6 +62,14 @@ class Bouncer:
     def direct(self, url: str) -> str:
         """The way past it."""
         return urlunsplit(urlsplit(self.server)._replace(path=urlsplit(url).path))
+
+
+session_bouncers: list[Bouncer] = []  # the one that the session runs through, where it does
+
+
+def past_bouncer(url: str) -> str:
+    """The same database, past PgBouncer where the session runs through it: a LISTEN is heard there alone."""
+    return next((one.direct(url) for one in session_bouncers if f":{one.port}/" in url), url)
 
 
 @contextmanager

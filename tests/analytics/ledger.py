@@ -72,8 +72,10 @@ class Ledger:
 
     async def turn(self) -> None:
         """A turn with its messages, of which another process says how it ended."""
-        began, took = self.moment(), self.chance.randrange(1, 90_000)
+        began, took = self.moment(), self.chance.choice([100, 1_000, 90_000, 400_000])
+        took = self.chance.randrange(1, took + 1)
         ended = began + timedelta(milliseconds=took)
+        bound = next((one for one in _BOUNDS if took <= one), None)
         status = self.chance.choice(["completed"] * 4 + ["failed", "cancelled", "interrupted"])
         stateless = self.chance.random() < 0.3
         conversation = None if stateless else await self.conversation()
@@ -147,6 +149,7 @@ class Ledger:
             latency_ms=took if status == "completed" else 0,
             slowest_ms=took if status == "completed" else 0,
             **{status: 1},
+            **({f"took_{bound}": 1} if status == "completed" and bound else {}),
         )
 
     def _message(
@@ -301,6 +304,7 @@ DEEDS = (
     Ledger.rebuild,
 )  # fmt: skip
 
+_BOUNDS = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000)
 _JOBS = {"succeeded": "jobs_succeeded", "dead": "jobs_failed", "cancelled": "jobs_cancelled"}
 _MESSAGE = (
     "INSERT INTO messages (id, conversation_id, user_id, turn_id, role, content, model, created_at) "

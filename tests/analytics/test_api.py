@@ -53,11 +53,14 @@ async def say(caller: Caller, conversation: str | None = None, **more: Any) -> d
 
 
 @pytest.fixture
-async def price(database: Database) -> Any:
+async def price(database: Database, admin: Caller, alice: Caller) -> Any:
     async def set_prices(change: str) -> None:
         async with database.system() as session:
             await session.execute(text(change))
             await session.execute(text("UPDATE spending_changes SET prices = prices + 1"))
+        # The server looks at the prices whenever it is told of limits.
+        told = await admin.put(f"/api/v1/users/{alice.user_id}/limits", json={})
+        assert told.status_code < 300, told.text
 
     await set_prices(
         "INSERT INTO model_prices (pattern, prompt, completion) VALUES ('openai/scripted-echo', 1, 2) "
@@ -67,10 +70,7 @@ async def price(database: Database) -> Any:
     await set_prices("DELETE FROM model_prices WHERE pattern = 'openai/scripted-echo'")
 
 
-async def test_a_turn_counts_at_once_with_its_messages_tokens_and_cost(
-    alice: Caller, admin: Caller, price: None
-) -> None:
-    await admin.put(f"/api/v1/users/{alice.user_id}/limits", json={})  # the server looks at the prices
+async def test_a_turn_counts_at_once_with_its_messages_tokens_and_cost(alice: Caller, price: None) -> None:
     await say(alice)
     turns = (await alice.get("/api/v1/turns")).json()["data"]
     tokens = turns[0]["usage"]
@@ -260,11 +260,11 @@ async def test_more_rows_than_one_answer_holds_are_refused(alice: Caller, databa
         await session.execute(
             text(
                 "INSERT INTO analytics_daily (user_id, date, model, turns) "
-                "SELECT :user, '2026-03-02', 'many/' || n, 1 FROM generate_series(1, 10001) n"
+                "SELECT :user, '2025-03-02', 'many/' || n, 1 FROM generate_series(1, 10001) n"
             ),
             {"user": alice.user_id},
         )
-    asked = {"from": "2026-03-01", "to": "2026-03-09", "group_by": "model"}
+    asked = {"from": "2025-03-01", "to": "2025-03-09", "group_by": "model"}
     answer = await alice.get(USAGE, params=asked)
     assert (answer.status_code, answer.json()["type"]) == (422, "range-too-large")
     assert (await report(alice, **(asked | {"group_by": "day"})))["data"][0]["turns"] == 10_001

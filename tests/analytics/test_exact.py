@@ -3,7 +3,6 @@
 import asyncio
 import random
 import subprocess
-import sys
 from collections.abc import Mapping
 
 import hypothesis.strategies as st
@@ -13,9 +12,13 @@ from sqlalchemy import text
 
 from baatcheet.analytics.jobs import roll_up
 from baatcheet.analytics.reports import Range, Reports
-from baatcheet.analytics.rollup import CROWDED, RollUp
+from baatcheet.analytics.rollup import CROWDED, NAMES, RollUp
 from baatcheet.platform.database import Database
+from tests import zygote
 from tests.analytics.ledger import DEEDS, EVER, FIRST, Ledger, new_user
+from tests.conftest import ROOT
+
+_SUMS = ", ".join(f"{'max' if one == 'slowest_ms' else 'sum'}({one})::bigint AS {one}" for one in NAMES)
 
 
 async def new_ledger(database: Database, seed: int = 0) -> Ledger:
@@ -24,7 +27,7 @@ async def new_ledger(database: Database, seed: int = 0) -> Ledger:
 
 @given(deeds=st.lists(st.sampled_from(DEEDS), max_size=25), seed=st.integers(0, 2**32))
 @example(deeds=list(DEEDS) * 2, seed=1)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 async def test_usage_is_the_count_of_what_happened_at_every_moment(
     database: Database, deeds: list[object], seed: int
 ) -> None:
@@ -39,6 +42,22 @@ async def test_usage_is_the_count_of_what_happened_at_every_moment(
     await ledger.rebuild()
     assert await ledger.told() == ledger.expected()
     assert await ledger.fresh() == 0
+    assert await astray(database) == []
+
+
+async def astray(database: Database) -> list[object]:
+    """Where everybody's days are not the sum of each one's."""
+    each = f"SELECT date, model, {_SUMS} FROM analytics_daily GROUP BY date, model"
+    all_of_them = f"SELECT date, model, {', '.join(NAMES)} FROM analytics_everybody"
+    some = " OR ".join(f"{one} <> 0" for one in NAMES)
+    either = f"({each}) EXCEPT ALL ({all_of_them})", f"({all_of_them}) EXCEPT ALL ({each})"
+    async with database.system() as session:
+        found = await session.execute(
+            text(
+                f"SELECT * FROM ({either[0]}) a WHERE {some} UNION ALL SELECT * FROM ({either[1]}) b WHERE {some}"
+            )
+        )
+        return list(found.all())
 
 
 async def test_what_was_used_stays_used_when_its_conversation_is_deleted(database: Database) -> None:
@@ -79,6 +98,18 @@ async def test_nothing_is_left_of_a_user_who_is_deleted(database: Database) -> N
             )
             assert left == 0, table
     assert not await RollUp(database).rebuild(ledger.user)
+    assert await astray(database) == []
+
+
+async def test_everybodys_days_are_added_up_anew_from_those_of_each(database: Database) -> None:
+    ledger = await new_ledger(database)
+    await ledger.turn()
+    await ledger.roll_up()
+    async with database.system() as session:
+        await session.execute(text("UPDATE analytics_everybody SET turns = turns + 1"))
+    assert await astray(database) != []
+    await RollUp(database).add_up()
+    assert await astray(database) == []
 
 
 async def test_what_is_kept_of_deleted_rows_is_put_together_without_loss(database: Database) -> None:
@@ -256,8 +287,8 @@ class roller:  # noqa: N801 - it is used as a function
         self._url = services["DATABASE_URL"]
 
     def __enter__(self) -> subprocess.Popen[bytes]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.analytics.ledger", self._url], stdout=subprocess.PIPE
+        self._process = zygote.popen(
+            ["-m", "tests.analytics.ledger", self._url], cwd=ROOT, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"rolling\n"

@@ -46,13 +46,13 @@ from baatcheet.platform.blobs import FolderBlobs
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database, connect
 from baatcheet.platform.http import client_session
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import Settings, load
 from baatcheet.platform.telemetry import Metrics, Telemetry
 from baatcheet.platform.uploads import body_limit
 from baatcheet.providers.catalogue import build_catalogue
 from tests.attachments.fakes import FakeModels, FakeOcrSpace
 from tests.conftest import ADMIN_TOKEN, database_on
+from tests.servers import past_bouncer
 
 QUICK = Rhythm(beat=0.2, lease=1.0, reap=0.2, tick=0.05, poll=0.3)
 ENDED = {"succeeded", "dead", "cancelled"}
@@ -76,10 +76,9 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def attachment_database(services: Mapping[str, str]) -> Iterator[str]:
+def attachment_database(services: Mapping[str, str], template: str) -> Iterator[str]:
     """Nobody else's worker takes jobs from here."""
-    with database_on(services["DATABASE_URL"]) as url:
-        upgrade(url)
+    with database_on(services["DATABASE_URL"], template) as url:
         ensure_admin(url, load({"BAATCHEET_ADMIN_TOKEN": ADMIN_TOKEN}, dotenv=None).auth)
         yield url
 
@@ -152,7 +151,7 @@ class Stage:
         """A worker, until the test ends."""
         worker = Worker(
             self.db,
-            partial(connect, self.url),
+            partial(connect, past_bouncer(self.url)),
             [extract.bind(self.parts), tidy.bind(self.parts)],
             rooms={"ocr": 2},
             rhythm=QUICK,

@@ -42,13 +42,13 @@ from baatcheet.platform.blobs import FolderBlobs
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database, connect
 from baatcheet.platform.http import client_session
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import Settings, load
 from baatcheet.platform.telemetry import Metrics, Telemetry
 from baatcheet.platform.uploads import body_limit
 from baatcheet.providers.catalogue import build_catalogue
 from tests.audio.whisper import Whisper
 from tests.conftest import ADMIN_TOKEN, database_on
+from tests.servers import past_bouncer
 
 QUICK = Rhythm(beat=0.2, lease=1.0, reap=0.2, tick=0.05, poll=0.3)
 ENDED = {"succeeded", "dead", "cancelled"}
@@ -74,10 +74,9 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture(scope="session")
-def audio_database(services: Mapping[str, str]) -> Iterator[str]:
+def audio_database(services: Mapping[str, str], template: str) -> Iterator[str]:
     """Nobody else's worker takes jobs from here."""
-    with database_on(services["DATABASE_URL"]) as url:
-        upgrade(url)
+    with database_on(services["DATABASE_URL"], template) as url:
         ensure_admin(url, load({"BAATCHEET_ADMIN_TOKEN": ADMIN_TOKEN}, dotenv=None).auth)
         yield url
 
@@ -135,7 +134,11 @@ class Stage:
         """A worker, until the test ends."""
         parts = AudioParts(self.db, self.blobs, self.transcriber, self.budgets)
         worker = Worker(
-            self.db, partial(connect, self.url), [transcribe.bind(parts)], rooms={"audio": 2}, rhythm=QUICK
+            self.db,
+            partial(connect, past_bouncer(self.url)),
+            [transcribe.bind(parts)],
+            rooms={"audio": 2},
+            rhythm=QUICK,
         )
         await worker.start()
         self.stack.push_async_callback(worker.stop)

@@ -10,16 +10,14 @@ from pydantic import SecretStr
 from baatcheet.auth.bootstrap import ensure_admin
 from baatcheet.auth.secrets import token_hash
 from baatcheet.platform.database import DatabaseUnavailable, connect
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import AuthSettings
 
 GIVEN = "an-administrators-own-token"
 
 
 @pytest.fixture
-def fresh(empty_database: str) -> str:
-    upgrade(empty_database)
-    return empty_database
+def fresh(migrated_database: str) -> str:
+    return migrated_database
 
 
 def rows(url: str, query: str) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Budgets on the real database: let in exactly, charged once, given back."""
 
 import asyncio
-import sys
+import subprocess
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,7 +20,9 @@ from baatcheet.keys.audit import SYSTEM
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database, DatabaseUnavailable
 from baatcheet.providers.prices import Price
+from tests import zygote
 from tests.budgets.holders import MODEL, ask, limit, new_holder, used
+from tests.conftest import ROOT
 
 
 @pytest_asyncio.fixture
@@ -54,23 +56,23 @@ async def test_of_200_at_once_from_four_processes_exactly_as_many_are_let_in_as_
     database: Database, services: Mapping[str, str], holder: Principal, token: bool
 ) -> None:
     await limit(database, holder, day=Amounts(requests=37), token=token)
-    command = [sys.executable, "-m", "tests.budgets.holders", services["DATABASE_URL"]]
+    command = [
+        "-m",
+        "tests.budgets.holders",
+        services["DATABASE_URL"],
+        str(holder.user_id),
+        str(holder.token_id),
+    ]
     processes = [
-        await asyncio.create_subprocess_exec(
-            *command,
-            str(holder.user_id),
-            str(holder.token_id),
-            "50",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        zygote.popen([*command, "50"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for _ in range(4)
     ]
     async with asyncio.timeout(60):
         for one in processes:
             assert one.stdout is not None
-            assert await one.stdout.readline() == b"ready\n"
-        said = [out for out, _ in await asyncio.gather(*(one.communicate(b"go\n") for one in processes))]
+            assert await asyncio.to_thread(one.stdout.readline) == b"ready\n"
+        ending = [asyncio.to_thread(one.communicate, b"go\n") for one in processes]
+        said = [out for out, _ in await asyncio.gather(*ending)]
     assert sum(int(one) for one in said) == 37
     for of_token in (False, True):
         day = (await standing(database, holder, token=of_token)).day

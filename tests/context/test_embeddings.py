@@ -27,6 +27,7 @@ from baatcheet.providers.catalogue import UnknownModel
 from baatcheet.providers.model import ModelCard, Target
 from baatcheet.providers.pooled import PooledProvider
 from baatcheet.providers.profiles import Profile
+from tests import servers
 from tests.chat.test_long_conversations import chatter, conversation_of
 from tests.conftest import Caller
 from tests.scripted_provider import ScriptedProvider
@@ -34,6 +35,11 @@ from tests.scripted_provider import ScriptedProvider
 MODEL = "lab/text-embedding-scripted"
 CARD = ModelCard(provider="lab", name="text-embedding-scripted", context_window=8192, embedding=True)
 FACT = "zorble quenched the vintner"
+
+
+needs_pgvector = pytest.mark.skipif(
+    servers.KIND != "embedded" and not servers.PGVECTOR.exists(), reason="this PostgreSQL has no pgvector"
+)
 
 
 @pytest_asyncio.fixture
@@ -80,6 +86,7 @@ async def talk(alice: Caller, database: Database) -> Talk:
     return Talk(alice.user_id, conversation, found)
 
 
+@needs_pgvector
 async def test_the_nearest_passage_comes_first(
     talk: Talk, database: Database, session: aiohttp.ClientSession, scripted_provider: ScriptedProvider
 ) -> None:
@@ -107,6 +114,7 @@ async def test_another_user_finds_nothing(
     assert await vectors.fill(bob.user_id, talk.conversation, talk.head) == 0
 
 
+@needs_pgvector
 async def test_what_no_word_finds_is_found_by_its_vector(
     talk: Talk, database: Database, session: aiohttp.ClientSession, scripted_provider: ScriptedProvider
 ) -> None:
@@ -188,6 +196,7 @@ async def test_nothing_goes_on_for_a_search_that_failed(
     assert given_up.is_set() is not fails
 
 
+@needs_pgvector
 async def test_processes_that_start_together_can_all_use_vectors(
     database: Database, session: aiohttp.ClientSession, scripted_provider: ScriptedProvider
 ) -> None:
@@ -199,6 +208,7 @@ async def test_processes_that_start_together_can_all_use_vectors(
         assert all(usable)
 
 
+@needs_pgvector
 async def test_only_a_definite_refusal_is_remembered(
     database: Database,
     session: aiohttp.ClientSession,
@@ -223,6 +233,7 @@ async def test_only_a_definite_refusal_is_remembered(
     assert await vectors_of(database, session, scripted_provider).usable()
 
 
+@needs_pgvector
 async def test_a_vector_without_a_direction_is_near_to_nothing(
     talk: Talk, database: Database, session: aiohttp.ClientSession, scripted_provider: ScriptedProvider
 ) -> None:
@@ -264,6 +275,7 @@ async def test_a_database_that_takes_its_time_is_not_waited_for(
     assert running == 0, "the server has given up, too"
 
 
+@needs_pgvector
 async def test_missing_vectors_are_looked_for_once_and_made_in_batches(
     talk: Talk,
     database: Database,

@@ -2,11 +2,13 @@
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from sqlalchemy import text
 
 from baatcheet.conversations.schemas import NewConversation
 from baatcheet.platform.database import Database
@@ -98,6 +100,104 @@ async def test_the_key_of_a_deleted_turn_is_free_again(alice: Caller) -> None:
     second = await alice.post(CHAT, json=body, headers=headers)
     assert second.status_code == 200, second.text
     assert second.json()["conversation_id"] != first["conversation_id"]
+
+
+@pytest.mark.parametrize("query", [{}, {"permanently": "true"}])
+async def test_what_opened_it_and_what_was_written_in_it_answers_no_repetition(
+    alice: Caller, bob: Caller, database: Database, query: dict[str, str]
+) -> None:
+    """The keys of others, and of other conversations, keep their answers."""
+    secret = f"secret-{uuid4().hex}"
+
+    async def open_one(caller: Caller, key: str) -> Any:
+        return await caller.post(
+            "/api/v1/conversations", json={"title": secret}, headers={"Idempotency-Key": key}
+        )
+
+    async def write(caller: Caller, conversation: str, key: str) -> Any:
+        where = f"/api/v1/conversations/{conversation}/messages"
+        said = {"role": "user", "content": secret}
+        return await caller.post(where, json=said, headers={"Idempotency-Key": key})
+
+    first, other, his = [
+        (await open_one(caller, key)).json()["id"]
+        for caller, key in ((alice, "k1"), (alice, "k3"), (bob, "k1"))
+    ]
+    written = {
+        key: (await write(alice, one, key)).json()["id"] for one, key in ((first, "k2"), (other, "k4"))
+    }
+    written["his"] = (await write(bob, his, "k2")).json()["id"]
+    await delete(alice, first, **query)
+    repeated = await write(alice, first, "k2")
+    assert (repeated.status_code, repeated.json()["type"]) == (404, "conversation-not-found"), repeated.text
+    assert secret not in repeated.text
+    opened = await open_one(alice, "k1")
+    assert opened.status_code == 201
+    assert "idempotent-replayed" not in opened.headers
+    assert opened.json()["id"] != first
+    assert (await write(alice, other, "k4")).json()["id"] == written["k4"]
+    assert (await open_one(alice, "k3")).json()["id"] == other
+    assert (await write(bob, his, "k2")).json()["id"] == written["his"]
+    async with database.system() as session:
+        kept = await session.scalars(
+            text("SELECT key FROM idempotency_keys WHERE user_id = :user ORDER BY key"),
+            {"user": alice.user_id},
+        )
+        assert kept.all() == ["k1", "k3", "k4"]
+
+
+async def test_a_message_that_is_repeated_while_its_conversation_goes_is_written_before_or_not_there(
+    alice: Caller, database: Database
+) -> None:
+    for _ in range(5):
+        conversation = (await make(alice))["id"]
+        where, headers = f"/api/v1/conversations/{conversation}", {"Idempotency-Key": uuid4().hex}
+        said = {"role": "user", "content": "now or never"}
+        answers = await asyncio.gather(
+            alice.post(f"{where}/messages", json=said, headers=headers),
+            alice.delete(where, params={"permanently": "true"}),
+            alice.post(f"{where}/messages", json=said, headers=headers),
+        )
+        assert answers[1].status_code == 204
+        assert {answers[0].status_code, answers[2].status_code} <= {201, 404}
+        assert (await alice.post(f"{where}/messages", json=said, headers=headers)).status_code == 404
+
+
+_RELAY = """
+WITH taken AS (DELETE FROM outbox WHERE conversation_id = :id RETURNING *)
+INSERT INTO events (id, user_id, type, conversation_id, data, created_at)
+SELECT id, user_id, type, conversation_id, data, created_at FROM taken ORDER BY place
+"""
+_TOLD = """
+SELECT type, data FROM (
+    SELECT 0 AS later, seq, type, data FROM events WHERE conversation_id = :id
+    UNION ALL SELECT 1, place, type, data FROM outbox WHERE conversation_id = :id
+) told ORDER BY later, seq
+"""
+
+
+@pytest.mark.parametrize("relayed", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+async def test_what_it_was_called_is_in_no_event_once_it_is_gone_for_good(
+    alice: Caller, database: Database, relayed: bool, before: bool
+) -> None:
+    """Neither in those that were told, nor in those still to be, nor in that of its end."""
+    secret, other = f"secret-{uuid4().hex}", f"other-{uuid4().hex}"
+    made = await make(alice, title=secret, tags=[secret[:60]])
+    there = await make(alice, title=other)
+    if before:
+        await delete(alice, made["id"])
+    if relayed:
+        async with database.system() as session:
+            for one in (made, there):
+                await session.execute(text(_RELAY), {"id": one["id"]})
+    await delete(alice, made["id"], permanently="true")
+    async with database.system() as session:
+        told = (await session.execute(text(_TOLD), {"id": made["id"]})).all()
+        (kept,) = (await session.execute(text(_TOLD), {"id": there["id"]})).all()
+    assert [one.type for one in told] == ["conversation.created", "conversation.deleted"]
+    assert [(one.data["title"], one.data["tags"]) for one in told] == [("", [])] * 2
+    assert kept.data["title"] == other
 
 
 async def test_nobody_else_deletes_or_restores_it(alice: Caller, bob: Caller) -> None:

@@ -12,7 +12,6 @@ from typer.testing import CliRunner, Result
 from baatcheet.entrypoints.cli import app
 from baatcheet.keys.secret import SecretKey
 from baatcheet.platform.database import connect
-from baatcheet.platform.migrate import upgrade
 from tests.conftest import database_on
 from tests.scripted_provider import ScriptedProvider
 
@@ -22,9 +21,8 @@ OLD, OTHER, NEW = "sk-old-0123456789abcdef", "sk-other-0123456789abcd", "sk-new-
 
 
 @pytest.fixture(scope="module")
-def url(services: Mapping[str, str]) -> Iterator[str]:
-    with database_on(services["DATABASE_URL"]) as made:
-        upgrade(made)
+def url(services: Mapping[str, str], template: str) -> Iterator[str]:
+    with database_on(services["DATABASE_URL"], template) as made:
         yield made
 
 

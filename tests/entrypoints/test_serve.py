@@ -143,14 +143,25 @@ def is_ready(url: str) -> bool:
         return False
 
 
+def measured(url: str, name: str) -> float | None:
+    """One of the numbers that `/metrics` tells; None where it is not told."""
+    found = re.search(
+        rf"^{re.escape(name)} (\S+)$", httpx.get(f"{url}/metrics", timeout=5).text, re.MULTILINE
+    )
+    return None if found is None else float(found[1])
+
+
 def test_one_command_serves_and_leaves_nothing_behind(serve: Any) -> None:
-    server = serve("--processes", "2")
+    server = serve("--processes", "2", BAATCHEET_POOL_MAX="12")
     url = server.url()
     token = (server.data / "admin-token").read_text().strip()
     assert stat.S_IMODE((server.data / "admin-token").stat().st_mode) == 0o600
     assert token not in server.said()
     models = httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {token}"}, timeout=30)
     assert models.status_code == 200
+    # The worker's third of the connections is told of, and it does not say that the cache is away.
+    within(30, lambda: measured(url, 'baatcheet_db_pool_connections{state="size"}') == 12)
+    assert measured(url, "baatcheet_cache_available") == 1
 
     first, _ = server.children()
     os.kill(first, signal.SIGKILL)

@@ -23,6 +23,7 @@ from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database, connect
 from baatcheet.platform.settings import Settings
 from baatcheet.platform.telemetry import Metrics, Telemetry
+from tests.servers import past_bouncer
 
 
 @dataclass
@@ -54,7 +55,7 @@ async def serving(
         assert settings.database.url is not None
         feed = EventFeed(
             db,
-            partial(connect, settings.database.url.get_secret_value()) if listens else None,
+            partial(connect, past_bouncer(settings.database.url.get_secret_value())) if listens else None,
             metrics=metrics,
             most_streams=settings.events.streams_per_user,
             check_every=check_every,

@@ -13,7 +13,6 @@ from baatcheet.auth.secrets import new_token, shown_part, token_hash
 from baatcheet.events.outbox import record
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings
 from tests.conftest import database_on
 
@@ -21,9 +20,8 @@ NewUser = Callable[[], Awaitable[UUID]]
 
 
 @pytest.fixture(scope="session")
-def events_url(services: Mapping[str, str]) -> Iterator[str]:
-    with database_on(services["DATABASE_URL"]) as url:
-        upgrade(url)
+def events_url(services: Mapping[str, str], template: str) -> Iterator[str]:
+    with database_on(services["DATABASE_URL"], template) as url:
         yield url
 
 

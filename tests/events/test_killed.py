@@ -3,7 +3,6 @@
 import asyncio
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -12,6 +11,7 @@ from sqlalchemy import text
 
 from baatcheet.events.relay import Relay
 from baatcheet.platform.database import Database
+from tests import zygote
 from tests.conftest import ROOT
 from tests.events.conftest import add_user, numbers_of, tell, waiting
 
@@ -22,11 +22,11 @@ class Relaying:
     """A process that relays."""
 
     def __init__(self, url: str, *how: str) -> None:
-        self._command = [sys.executable, "-m", "tests.events.relaying", url, *how]
+        self._command = ["-m", "tests.events.relaying", url, *how]
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, cwd=ROOT, stdout=subprocess.PIPE)
+        return zygote.popen(self._command, cwd=ROOT, stdout=subprocess.PIPE)
 
     async def until(self, word: str) -> None:
         """It says a word."""

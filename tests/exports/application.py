@@ -41,6 +41,7 @@ from baatcheet.platform.signed_links import SignedLinks
 from baatcheet.platform.telemetry import Metrics, Telemetry
 from baatcheet.projects import endpoints as project_endpoints
 from baatcheet.projects.service import Projects
+from tests.servers import past_bouncer
 
 QUICK = Rhythm(beat=0.2, lease=1.0, reap=0.2, tick=0.05, poll=0.3)
 LIMITS = Limits(content=2_000_000, parts=4_000_000)
@@ -79,7 +80,7 @@ class Running:
         """A worker, until left."""
         worker = Worker(
             self.db,
-            partial(connect, self.database_url),
+            partial(connect, past_bouncer(self.database_url)),
             self.kinds() if kinds is None else kinds,
             rooms={"export": 2, "import": 2},
             rhythm=QUICK,

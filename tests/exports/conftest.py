@@ -14,7 +14,6 @@ from baatcheet.auth.principal import DEFAULT_SCOPES
 from baatcheet.auth.secrets import new_token, shown_part, token_hash
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings, ExportSettings, Settings
 from tests.conftest import Caller, database_on
 from tests.exports.application import Running, serving
@@ -23,10 +22,9 @@ NewSomebody = Callable[..., Awaitable[Caller]]
 
 
 @pytest.fixture(scope="session")
-def exports_database(services: Mapping[str, str]) -> Iterator[str]:
+def exports_database(services: Mapping[str, str], template: str) -> Iterator[str]:
     """Of these suites' own: no other worker is to take their jobs."""
-    with database_on(services["DATABASE_URL"]) as url:
-        upgrade(url)
+    with database_on(services["DATABASE_URL"], template) as url:
         yield url
 
 

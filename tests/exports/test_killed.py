@@ -5,7 +5,7 @@ import json
 import os
 import random
 import secrets
-import sys
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy import text
 from baatcheet.exports.importing.jobs import import_conversations
 from baatcheet.exports.jobs import render_export
 from baatcheet.exports.keys import export_key
+from tests import zygote
 from tests.conftest import ROOT, Caller
 from tests.exports.application import Running
 from tests.exports.conftest import ended
@@ -31,15 +32,12 @@ IMPORT_STEPS = 20
 async def die(running: Running, kind: str, queue: str, step: int) -> int | None:
     """Run a worker that is killed at `step`; how many steps there are, if it came to its end."""
     arguments = [kind, queue, str(step), running.database_url, str(running.folder)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.exports.dying", *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        said, _ = await asyncio.wait_for(process.communicate(), 60)
-    finally:
-        if process.returncode is None:
+    process = zygote.popen(["-m", "tests.exports.dying", *arguments], cwd=ROOT, stdout=subprocess.PIPE)
+    with process:
+        try:
+            said, _ = await asyncio.to_thread(process.communicate, timeout=60)
+        finally:
             process.kill()
-            await process.wait()
     if process.returncode == 0:
         return int(said)
     assert process.returncode == -9, process.returncode

@@ -19,6 +19,7 @@ from baatcheet.jobs.models import JobRow
 from baatcheet.jobs.schedules import Schedule
 from baatcheet.jobs.worker import Rhythm, Worker
 from baatcheet.platform.database import Database, connect
+from tests.servers import past_bouncer
 
 QUICK = Rhythm(beat=0.2, lease=1.0, reap=0.2, tick=0.05, poll=0.3)
 ENDED = ("succeeded", "dead", "cancelled")
@@ -69,7 +70,7 @@ class Bench:
         """A worker that runs until the test ends."""
         worker = Worker(
             self.db,
-            partial(connect, self.url),
+            partial(connect, past_bouncer(self.url)),
             [kind.bind(parts) for kind in kinds],
             rooms={kind.queue: room for kind in kinds},
             rhythm=rhythm,

@@ -16,7 +16,6 @@ from baatcheet.keys.pool import DAY, LONGEST_REST, KeyPool, PooledKey, PoolExhau
 from baatcheet.keys.secret import SecretKey
 from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database, DatabaseUnavailable
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings
 from baatcheet.platform.telemetry import Metrics
 from tests.recovery.own_database import OwnDatabase
@@ -377,9 +376,8 @@ async def test_uses_belong_to_the_day_on_which_they_were(
 
 
 @pytest.fixture
-def own_database(empty_database: str) -> str:
-    upgrade(empty_database)
-    return empty_database
+def own_database(migrated_database: str) -> str:
+    return migrated_database
 
 
 async def test_what_keys_were_used_for_is_forgotten_after_a_while_and_the_keys_are_not(

@@ -16,10 +16,10 @@ from baatcheet.keys.ring import KeyRing
 from baatcheet.keys.secret import SecretKey
 from baatcheet.keys.stores.model import KeySet, SecretStore, StoreMalformed, StoreUnavailable
 from baatcheet.platform.database import Database, DatabaseUnavailable, connect
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.redaction import redact
 from baatcheet.platform.settings import DatabaseSettings, SettingsError
 from tests.keys.memory_store import MemoryStore
+from tests.servers import past_bouncer
 
 PROVIDERS = ("groq", "openai", "lab")
 
@@ -29,9 +29,8 @@ def key(number: int) -> str:
 
 
 @pytest.fixture
-def own_database(empty_database: str) -> str:
-    upgrade(empty_database)
-    return empty_database
+def own_database(migrated_database: str) -> str:
+    return migrated_database
 
 
 NewRing = Callable[..., Awaitable[KeyRing]]
@@ -50,7 +49,7 @@ async def new_ring(own_database: str) -> AsyncIterator[NewRing]:
                 stores,
                 PROVIDERS,
                 Pools(),
-                connect=(lambda: connect(own_database)) if notices else None,
+                connect=(lambda: connect(past_bouncer(own_database))) if notices else None,
                 **options,
             )
             stack.push_async_callback(ring.close)

@@ -203,8 +203,10 @@ class Deployment:
             self.environment |= self._custom()
             self._fill_stores()
             self.logs = [self.folder / "api.log", self.folder / "worker.log"]
-            self.worker: WorkerProcess = stack.enter_context(worker_process(self.environment, self.logs[1]))
-            self.api = ApiProcess(self.environment, log=self.logs[0])
+            self.worker: WorkerProcess = stack.enter_context(
+                worker_process(self.environment, self.logs[1], anew=True)
+            )
+            self.api = ApiProcess(self.environment, log=self.logs[0], anew=True)
             stack.callback(self.api.stop)
             self.api.start(START)
             self.admin = stack.enter_context(Client(self.api.url, self.evidence, ADMIN_TOKEN))

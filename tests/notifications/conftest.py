@@ -28,15 +28,13 @@ from baatcheet.notifications.subscriber import Notifier
 from baatcheet.platform import failures
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import AuthSettings, CacheSettings, DatabaseSettings
 from tests.conftest import database_on
 
 
 @pytest.fixture(scope="session")
-def own_database(services: Mapping[str, str]) -> Iterator[str]:
-    with database_on(services["DATABASE_URL"]) as url:
-        upgrade(url)
+def own_database(services: Mapping[str, str], template: str) -> Iterator[str]:
+    with database_on(services["DATABASE_URL"], template) as url:
         yield url
 
 

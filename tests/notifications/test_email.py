@@ -29,6 +29,7 @@ from baatcheet.platform.settings import NotificationSettings
 from tests.jobs.conftest import QUICK
 from tests.notifications.conftest import NewPerson, Person, Teller
 from tests.notifications.mail_server import MailServer
+from tests.servers import past_bouncer
 
 EXPORT = {"export_id": str(uuid4()), "format": "pdf", "size": 1000}
 TO = "alice@example.com"
@@ -53,7 +54,7 @@ async def start_worker(db: Database, own_database: str) -> AsyncIterator[StartWo
             parts = EmailParts(db, None if port is None else mailer(port), "https://chat.example.com/")
             worker = Worker(
                 db,
-                partial(connect, own_database),
+                partial(connect, past_bouncer(own_database)),
                 [send_email.bind(parts, later=(0.1, 0.1))],
                 rooms={"email": 4},
                 rhythm=QUICK,

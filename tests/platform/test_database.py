@@ -1,5 +1,6 @@
 """Row-level security: the wall behind the filters."""
 
+import asyncio
 from collections.abc import Mapping
 from uuid import uuid4
 
@@ -150,3 +151,34 @@ async def test_a_lane_behind_a_transaction_pooler_commits_each_statement(
         await lane.close()
     finally:
         await pooled.close()
+
+
+@pytest.mark.parametrize("kind", ["hot", "tenant"])
+async def test_a_unit_of_work_that_is_cancelled_anywhere_leaves_no_transaction_to_the_next(
+    services: Mapping[str, str], kind: str
+) -> None:
+    opened = Database(
+        DatabaseSettings(url=SecretStr(services["DATABASE_URL"])), pool_size=1, name="cancelled"
+    )
+
+    async def work() -> None:
+        if kind == "tenant":
+            async with opened.tenant(new_id()) as session:
+                await session.execute(text("SELECT 1"))
+        else:
+            async with opened.hot() as connection, connection.transaction():
+                await connection.fetchval("SELECT 1")
+
+    try:
+        for steps in range(60):
+            task = asyncio.create_task(work())
+            for _ in range(steps):
+                await asyncio.sleep(0.0002 if steps % 2 else 0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            async with opened.system() as session:
+                assert await session.scalar(text("SELECT current_user")) == "baatcheet"
+            async with opened.hot() as connection:
+                assert connection.is_in_transaction() == opened.pooled_by_transaction
+    finally:
+        await opened.close()

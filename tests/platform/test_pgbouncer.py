@@ -131,6 +131,30 @@ async def test_users_who_share_its_sessions_never_see_each_others_rows(deployed:
         await db.close()
 
 
+async def test_no_statement_is_left_behind_on_its_sessions(deployed: Deployed) -> None:
+    db = Database(settings(deployed.url), pool_size=20)
+
+    async def work() -> None:
+        for _ in range(5):
+            async with db.tenant(new_id()) as session:
+                await session.execute(text("SELECT id FROM users WHERE name = :name"), {"name": "nobody"})
+
+    async def left_behind() -> tuple[int, int]:
+        async with db.system() as session:
+            asked = "SELECT pg_backend_pid(), (SELECT count(*) FROM pg_prepared_statements), pg_sleep(0.2)"
+            server, count, _ = (await session.execute(text(asked))).one()
+        return server, count
+
+    try:
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(work() for _ in range(20)))
+            # The pause makes each look a different session of the four.
+            found = dict(await asyncio.gather(*(left_behind() for _ in range(4))))
+        assert set(found.values()) == {0}
+    finally:
+        await db.close()
+
+
 async def test_a_lane_through_it_commits_each_statement(deployed: Deployed) -> None:
     db = Database(settings(deployed.url), pool_size=2)
     try:

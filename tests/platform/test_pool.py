@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from baatcheet.platform import database as database_module
 from baatcheet.platform.database import (
     Database,
     DatabaseUnavailable,
+    Lane,
     PoolShare,
     UnusableDatabaseUrl,
     connect,
@@ -272,6 +274,101 @@ async def test_a_lane_under_load_gives_its_connection_to_those_who_wait(make: Ma
         assert await connection.fetchval("SELECT 1") == 1
     await busy
     await lane.close()
+
+
+async def warm_lanes(db: Database, count: int) -> list[Lane]:
+    """So many lanes that keep a connection. Behind a transaction pooler none does."""
+    if db.pooled_by_transaction:
+        pytest.skip("a lane keeps nothing behind a transaction pooler")
+    lanes = [db.lane() for _ in range(count)]
+    for lane in lanes:
+        await lane.fetch("SELECT 1")
+    assert db.pool_use().in_use == count
+    return lanes
+
+
+async def hang_up_on(lanes: list[Lane], services: Mapping[str, str]) -> None:
+    """The server ends their connections, and they have heard of it."""
+    raws = [lane._held[1] for lane in lanes if lane._held is not None]
+    other = await connect(services["DATABASE_URL"])
+    try:
+        for raw in raws:
+            await other.fetchval("SELECT pg_terminate_backend($1)", raw.get_server_pid())
+    finally:
+        await other.close()
+    await eventually(lambda: all(raw.is_closed() for raw in raws))
+
+
+@pytest.mark.parametrize("size", [1, LEAST])
+async def test_lanes_whose_server_hung_up_leave_their_places_to_who_needs_them(
+    make: MakeDatabase, services: Mapping[str, str], size: int
+) -> None:
+    db = make(size)
+    lanes = await warm_lanes(db, size)
+    await hang_up_on(lanes, services)
+    async with asyncio.timeout(3), lent(db, size) as raws:
+        assert [await raw.fetchval("SELECT 1") for raw in raws] == [1] * size
+        assert db.pool_use()[:3] == (size, size, 0)
+    assert db.pool_use().in_use == 0
+    assert (await lanes[0].fetch("SELECT 2 AS two"))[0]["two"] == 2
+    await lanes[0].close()
+
+
+async def test_lanes_whose_server_hung_up_are_dropped_before_anybody_asks(
+    make: MakeDatabase, services: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "KEEP_EVERY", 0.05)
+    db = make(LEAST, warm=LEAST)
+    lanes = await warm_lanes(db, LEAST)
+    keeping = asyncio.create_task(db.keep())
+    await asyncio.sleep(0.2)
+    assert db.pool_use().in_use == LEAST  # the living are left alone
+    await hang_up_on(lanes, services)
+    await eventually(lambda: db.pool_use()[:4] == (LEAST, 0, 0, LEAST))
+    keeping.cancel()
+
+
+async def test_a_connection_in_doubt_is_not_handed_on_by_a_lane(make: MakeDatabase) -> None:
+    db = make(LEAST)
+    lanes = await warm_lanes(db, LEAST)
+    kept = {lane._held[1] for lane in lanes if lane._held is not None}
+    db.doubt(asyncpg.ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction"))
+    async with asyncio.timeout(3), lent(db, LEAST) as raws:
+        assert kept.isdisjoint(raws)
+        assert all(db.useful(raw) for raw in raws)
+    assert all(raw.is_closed() for raw in kept)
+
+
+async def test_a_connection_that_is_being_opened_to_be_warm_counts_towards_the_pool(
+    make: MakeDatabase,
+) -> None:
+    db = make(1, warm=1)
+    keeping = asyncio.create_task(db.keep())
+    await asyncio.sleep(0)  # it is opening one
+    async with lent(db, 1) as (raw,):
+        ends = asyncio.get_running_loop().time() + 0.3
+        while asyncio.get_running_loop().time() < ends:
+            use = db.pool_use()
+            assert use.in_use + use.idle <= use.size
+            await raw.fetchval("SELECT 1")
+    keeping.cancel()
+
+
+async def test_who_waits_while_the_only_connection_can_not_be_opened_is_told_that_the_server_is_away(
+    make: MakeDatabase,
+) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        url = f"postgresql://u@127.0.0.1:{deaf.getsockname()[1]}/d"
+        db = make(1, settings=settings(url=url, checkout_timeout=0.3, connect_timeout=2), warm=1)
+        keeping = asyncio.create_task(db.keep())
+        await asyncio.sleep(0)  # it is opening one
+        with pytest.raises(DatabaseUnavailable, match="can't be reached"):
+            await wait_for_one(db)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert db.pool_use()[:3] == (1, 0, 0)
 
 
 async def test_the_warm_connections_are_open_before_anybody_asks(make: MakeDatabase) -> None:

@@ -56,6 +56,7 @@ ON_PURPOSE: Final[Mapping[str, str]] = {}
 ME: Final = "'0190a000-0000-7000-8000-000000000000'::uuid"
 INDEXES: Final[Mapping[str, str]] = {
     "idx_analytics_date": "SELECT FROM analytics_daily WHERE date >= '2026-01-01'",
+    "idx_model_usage_others": "SELECT FROM model_usage WHERE kind <> 'chat' AND day >= '2026-01-01'",
     "idx_analytics_fresh_user": f"SELECT FROM analytics_fresh WHERE user_id = {ME}",
     "idx_analytics_kept_user": f"SELECT FROM analytics_kept WHERE user_id = {ME}",
     "idx_analytics_user_date": f"SELECT FROM analytics_daily WHERE user_id = {ME} ORDER BY date DESC LIMIT 9",

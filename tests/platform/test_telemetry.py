@@ -130,6 +130,16 @@ def test_one_process_tells_the_numbers_of_all(tmp_path: Path) -> None:
             child.wait(timeout=10)
 
 
+def test_a_process_that_does_not_look_at_the_cache_says_nothing_of_it() -> None:
+    metrics = Metrics()
+    available = ("baatcheet_cache_available", ())
+    assert available not in samples(metrics.render())
+    metrics.cache_available(available=False)
+    assert samples(metrics.render())[available] == 0
+    metrics.cache_available(available=True)
+    assert samples(metrics.render())[available] == 1
+
+
 def test_opentelemetry_is_not_imported_while_traces_are_off() -> None:
     code = (
         "import sys; from baatcheet.platform.telemetry import connect_tracer;"

@@ -8,7 +8,6 @@ import random
 import secrets
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -28,13 +27,13 @@ from baatcheet.context.compaction import Compaction
 from baatcheet.context.jobs import compact
 from baatcheet.jobs.enqueueing import enqueue
 from baatcheet.platform.database import Database
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings, load
+from tests import zygote
 from tests.audio import sounds
 from tests.audio.whisper import Whisper
 from tests.conftest import ADMIN_TOKEN, ROOT, Caller, database_on
 from tests.notifications.mail_server import MailServer
-from tests.running import ApiProcess, api_process, new_user, worker_process
+from tests.running import ApiProcess, api_process, inherited, new_user, worker_process
 from tests.webhooks.receiver import Receiver
 
 WORKER_KILLS = 60 if os.environ.get("KILLS") == "all" else 6
@@ -60,9 +59,8 @@ async def elsewhere() -> AsyncIterator[Elsewhere]:
 
 
 @pytest.fixture
-def environment(services: Mapping[str, str], elsewhere: Elsewhere, tmp_path: Path) -> Any:
-    with database_on(services["DATABASE_URL"]) as url:
-        upgrade(url)
+def environment(services: Mapping[str, str], template: str, elsewhere: Elsewhere, tmp_path: Path) -> Any:
+    with database_on(services["DATABASE_URL"], template) as url:
         made = {
             "DATABASE_URL": url,
             "REDIS_URL": services["REDIS_URL"],
@@ -204,22 +202,22 @@ class Accepted:
 async def killed_at(step: int, environment: Mapping[str, str], log: Path, db: Database) -> bool:
     """Run a worker that is killed at a step, unless all is done before: then here. Whether it was at its step."""
     with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.recovery.dying_worker", str(step)),
-            env={"PATH": os.environ["PATH"], **environment},
+        process = zygote.popen(
+            ["-m", "tests.recovery.dying_worker", str(step)],
+            env={**inherited(), **environment},
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
         async with asyncio.timeout(60):
-            while process.returncode is None and await unfinished(db):
+            while process.poll() is None and await unfinished(db):
                 await asyncio.sleep(0.1)
         came_to_it = process.returncode is not None
     finally:
-        if process.returncode is None:
+        if process.poll() is None:
             process.kill()
-        await process.wait()
+        await asyncio.to_thread(process.wait)
     assert process.returncode == -signal.SIGKILL, log.read_text()[-3000:]
     return came_to_it
 

@@ -11,7 +11,6 @@ from benchmarks.kills.trial import Trial
 from pydantic import SecretStr
 
 from baatcheet.platform.database import Database
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings
 
 KILLS = 20
@@ -21,9 +20,8 @@ SLACK = 6.0  # seconds: these machines are slow, and a worker that is to notice 
 
 
 @pytest.fixture
-def migrated(empty_database: str) -> str:
-    upgrade(empty_database)
-    return empty_database
+def migrated(migrated_database: str) -> str:
+    return migrated_database
 
 
 @pytest_asyncio.fixture

@@ -26,10 +26,10 @@ from tests.scripted_provider import ScriptedProvider
 
 
 @pytest.fixture
-def own_database(empty_database: str, environment_of_server: Mapping[str, str]) -> str:
+def own_database(migrated_database: str, environment_of_server: Mapping[str, str]) -> str:
     """A short lease is no measure for the processes of other tests."""
-    prepare(empty_database, environment_of_server)
-    return empty_database
+    prepare(migrated_database, environment_of_server)
+    return migrated_database
 
 
 @pytest.fixture
@@ -122,7 +122,8 @@ async def test_a_full_pool_does_not_cost_the_lease(
             async with busy.database.hot(limit=20) as connection:
                 await connection.fetch("SELECT pg_sleep($1)", QUICK.lease + 4)
 
-        taking = [asyncio.create_task(take_one()) for _ in range(2)]  # an opening has kept the third
+        # All three: one that an opening may have kept is given up for the last.
+        taking = [asyncio.create_task(take_one()) for _ in range(3)]
         await asyncio.sleep(QUICK.lease + 3)
         assert busy.database.pool_use().in_use == 3
         row = await other.chat.store.row(other.who.user_id, feed.identity.id)

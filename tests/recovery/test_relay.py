@@ -13,9 +13,9 @@ from tests.recovery.test_truth import slow
 
 
 @pytest.fixture
-def own_database(empty_database: str, environment_of_server: Mapping[str, str]) -> str:
-    prepare(empty_database, environment_of_server)
-    return empty_database
+def own_database(migrated_database: str, environment_of_server: Mapping[str, str]) -> str:
+    prepare(migrated_database, environment_of_server)
+    return migrated_database
 
 
 async def test_a_turn_longer_than_its_stream_is_kept_has_the_whole_stream_until_its_end(

@@ -273,7 +273,8 @@ class Proxy:
         self._target: Any = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         where = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self._listener.getsockname()[1]}"
-        self.url = urlunsplit(parts._replace(netloc=where, query="sslmode=disable"))
+        pooler = "&pgbouncer=true" if "pgbouncer=true" in parts.query else ""
+        self.url = urlunsplit(parts._replace(netloc=where, query=f"sslmode=disable{pooler}"))
         self.trap: bytes | None = None
         self.sprung = 0
         self._sockets: list[socket.socket] = []

@@ -22,6 +22,7 @@ NOBODYS = {
     "key_changes",
     "key_rotations",
     "key_usage",
+    "analytics_everybody",
     "key_watchers",
     "model_prices",
     "processes",

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import sys
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from baatcheet.retention import erasing
 from baatcheet.retention.belongings import belongings, shape_of
 from baatcheet.retention.erasing import Eraser, RetentionParts, complete
 from baatcheet.retention.models import UserDeletion
+from tests import zygote
 from tests.api.things import MARK, files_of, one_of_each
 from tests.conftest import ROOT, Caller, NewCaller, RunningServer
 from tests.conversations.test_conversations import make, say
@@ -135,6 +136,9 @@ async def test_nothing_of_a_user_is_left_and_nothing_of_others_is_touched(
     async with database.system() as session:
         await complete(session, deletion.id)
     assert await left_of(database, alice.user_id, files) == {}
+    assert [
+        one for one in files.rglob("*") if str(alice.user_id) in one.parts
+    ] == []  # no empty folder either
     assert await parts.cache.get(cache_key(conversation)) is None
     assert await left_of(database, bob.user_id, files) == before
     told = await receipt(database, deletion.id)
@@ -214,15 +218,10 @@ async def test_whatever_it_is_killed_at_all_is_gone_and_counted_once(
 
     async def run(step: int, deletion: UUID) -> int:
         arguments = [str(step), services["DATABASE_URL"], str(files), str(deletion)]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.retention.crashing",
-            *arguments,
-            cwd=ROOT,
-            stdout=asyncio.subprocess.DEVNULL,
+        process = zygote.popen(
+            ["-m", "tests.retention.crashing", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL
         )
-        return await process.wait()
+        return await asyncio.to_thread(process.wait)
 
     receipts = []
     for steps in ([], [4, 60]):

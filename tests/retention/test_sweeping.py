@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+import sqlalchemy.event
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -69,6 +71,64 @@ async def test_what_was_deleted_long_enough_ago_is_forgotten(
             text("SELECT count(*) FROM messages WHERE id = :id"), {"id": message["id"]}
         )
     assert found == 0
+
+
+async def test_what_is_forgotten_is_in_no_event_and_answers_no_repetition(
+    alice: Caller, bob: Caller, database: Database, parts: RetentionParts
+) -> None:
+    """Also where a version before this one had put it aside."""
+    secret = f"secret-{uuid4().hex}"
+    headers, said = {"Idempotency-Key": "k"}, {"role": "user", "content": secret}
+    made = [await make(caller, title=secret) for caller in (alice, bob)]
+    for caller, one in zip((alice, bob), made, strict=True):
+        where = f"/api/v1/conversations/{one['id']}/messages"
+        assert (await caller.post(where, json=said, headers=headers)).status_code == 201
+        await aged(database, "deleted_at", one["id"], 31)
+    assert await forget_deleted(parts, datetime.now(UTC)) >= 2
+    async with database.system() as session:
+        for table in ("idempotency_keys", "events", "outbox"):
+            query = text(f"SELECT count(*) FROM {table} t WHERE t::text LIKE :secret")
+            assert await session.scalar(query, {"secret": f"%{secret}%"}) == 0, table
+
+
+async def test_the_cache_is_told_when_nothing_of_the_database_is_held(
+    alice: Caller, database: Database, parts: RetentionParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And when the conversation is gone: else a turn could bring back what was forgotten."""
+    made = await make(alice)
+    await delete(alice, made["id"])
+    await aged(database, "deleted_at", made["id"], 31)
+    open_ones: list[int] = []
+    told: list[tuple[int, int]] = []
+    engine = database.engine.sync_engine
+
+    async def listen(*keys: str) -> bool:
+        held = len(open_ones)
+        async with database.system() as session:
+            there = await session.scalar(
+                text("SELECT count(*) FROM conversations WHERE id = :id"), {"id": made["id"]}
+            )
+        if cache_key(UUID(made["id"])) in keys:
+            told.append((held, there))
+        return True
+
+    monkeypatch.setattr(parts.cache, "delete", listen)
+
+    def begin(_: object) -> None:
+        open_ones.append(1)
+
+    def end(_: object) -> None:
+        open_ones.pop()
+
+    hooks = (("begin", begin), ("commit", end), ("rollback", end))
+    for name, hook in hooks:
+        sqlalchemy.event.listen(engine, name, hook)
+    try:
+        await forget_deleted(parts, datetime.now(UTC))
+    finally:
+        for name, hook in hooks:
+            sqlalchemy.event.remove(engine, name, hook)
+    assert told == [(0, 0)]
 
 
 async def test_what_nobody_uses_goes_out_of_sight_and_can_be_restored(

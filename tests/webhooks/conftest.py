@@ -30,7 +30,6 @@ from baatcheet.kit.ids import new_id
 from baatcheet.platform import failures
 from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database, connect
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.outbound import Lookup, OutboundPolicy, guarded_session
 from baatcheet.platform.settings import AuthSettings, CacheSettings, DatabaseSettings, WebhookSettings
 from baatcheet.webhooks import endpoints
@@ -38,6 +37,7 @@ from baatcheet.webhooks.deliveries import Deliveries
 from baatcheet.webhooks.delivering import DeliveryParts, tidy
 from baatcheet.webhooks.service import Webhooks
 from tests.conftest import database_on
+from tests.servers import past_bouncer
 from tests.webhooks.receiver import Receiver
 
 SETTINGS = WebhookSettings(
@@ -144,7 +144,7 @@ class Hooks:
         kinds = [self.webhooks.deliver.bind(self.parts), tidy.bind(self.parts)]
         worker = Worker(
             self.db,
-            partial(connect, self.url),
+            partial(connect, past_bouncer(self.url)),
             kinds,
             rooms={"webhook": room},
             rhythm=rhythm,
@@ -205,10 +205,9 @@ async def opened(
 
 
 @pytest.fixture(scope="session")
-def hooks_database(services: Mapping[str, str]) -> Iterator[str]:
+def hooks_database(services: Mapping[str, str], template: str) -> Iterator[str]:
     """A database that no other worker looks at."""
-    with database_on(services["DATABASE_URL"]) as url:
-        upgrade(url)
+    with database_on(services["DATABASE_URL"], template) as url:
         yield url
 
 

@@ -1,13 +1,12 @@
 """Whoever delivers may be killed at any moment: every event arrives, under one id and with one body."""
 
 import asyncio
-import os
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests import zygote
 from tests.conftest import ROOT
 from tests.webhooks.conftest import Hooks, Person
 from tests.webhooks.receiver import Receiver
@@ -19,10 +18,9 @@ KILLS = 2
 @contextmanager
 def worker(url: str) -> Iterator[subprocess.Popen[bytes]]:
     """Killed at the end, if not before."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.webhooks.working", url],
+    process = zygote.popen(
+        ["-m", "tests.webhooks.working", url],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

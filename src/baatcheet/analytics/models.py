@@ -17,7 +17,8 @@ class Amounts:
     """How much of each.
 
     `messages`: those of turns, and those that were stored without one. `latency_ms`: of completed turns, together;
-    `slowest_ms`: of the slowest one. `unpriced`: turns that used tokens of which nobody knew the price.
+    `slowest_ms`: of the slowest one; `took_…`: how many of them took up to so many ms, and more than the number before.
+    `unpriced`: turns that used tokens of which nobody knew the price.
     """
 
     turns: Mapped[int] = _count()
@@ -38,6 +39,17 @@ class Amounts:
     jobs_cancelled: Mapped[int] = _count()
     bytes_added: Mapped[int] = _count()
     bytes_removed: Mapped[int] = _count()
+    took_250: Mapped[int] = _count()
+    took_500: Mapped[int] = _count()
+    took_1000: Mapped[int] = _count()
+    took_2000: Mapped[int] = _count()
+    took_4000: Mapped[int] = _count()
+    took_8000: Mapped[int] = _count()
+    took_16000: Mapped[int] = _count()
+    took_32000: Mapped[int] = _count()
+    took_64000: Mapped[int] = _count()
+    took_128000: Mapped[int] = _count()
+    took_256000: Mapped[int] = _count()
 
 
 class Daily(Amounts, Base):
@@ -52,6 +64,15 @@ class Daily(Amounts, Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     model: Mapped[str] = mapped_column(Text, primary_key=True)
     date: Mapped[date] = mapped_column(Date, primary_key=True)
+
+
+class Everybody(Amounts, Base):
+    """What `analytics_daily` comes to for all users together; written by triggers on it."""
+
+    __tablename__ = "analytics_everybody"
+
+    date: Mapped[date] = mapped_column(Date, primary_key=True)
+    model: Mapped[str] = mapped_column(Text, primary_key=True)
 
 
 class Fresh(Amounts, Base):

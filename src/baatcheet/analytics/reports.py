@@ -64,13 +64,15 @@ _FORGOTTEN = f"""
     FROM forgotten_usage m WHERE m.kind <> 'chat' AND m.day BETWEEN :since AND :until"""  # noqa: S608 - constants
 
 
-def _statement(keys: str, user_id: UUID | None) -> str:
+def _statement(keys: str, user_id: UUID | None, *, by_user: bool = False) -> str:
     whose = "" if user_id is None else _MINE
+    days = "analytics_everybody" if user_id is None and not by_user else "analytics_daily"
     return f"""
 SELECT {keys}{_SUMS}
 FROM (
-    SELECT user_id, date, model, {_PLAIN}, 0 AS embeddings, 0 AS recordings, 0 AS recorded_seconds
-    FROM analytics_daily WHERE date BETWEEN :since AND :until {whose}
+    SELECT {"user_id" if days == "analytics_daily" else "CAST(NULL AS uuid) AS user_id"}, date, model, {_PLAIN},
+           0 AS embeddings, 0 AS recordings, 0 AS recorded_seconds
+    FROM {days} WHERE date BETWEEN :since AND :until {whose}
     UNION ALL
     SELECT user_id, date, model, {_PLAIN}, 0, 0, 0
     FROM analytics_fresh WHERE date BETWEEN :since AND :until {whose}
@@ -88,7 +90,7 @@ FROM (
 
 _STORED = """
 SELECT coalesce(sum(u.bytes_added - u.bytes_removed), 0)::bigint FROM (
-    SELECT bytes_added, bytes_removed FROM analytics_daily WHERE model = '' {whose}
+    SELECT bytes_added, bytes_removed FROM {days} WHERE model = '' {whose}
     UNION ALL
     SELECT bytes_added, bytes_removed FROM analytics_fresh WHERE model = '' {whose}
     {forgotten}
@@ -202,7 +204,9 @@ class Reports:
             **_whose(user_id),
         }
         stored = _STORED.format(
-            whose="" if user_id is None else _MINE, forgotten=_FORGOTTEN_FILES if user_id is None else ""
+            days="analytics_everybody" if user_id is None else "analytics_daily",
+            whose="" if user_id is None else _MINE,
+            forgotten=_FORGOTTEN_FILES if user_id is None else "",
         )
         statement = f"""
 SELECT g.*, ({stored}) AS stored, {_waiting(user_id)} AS waiting
@@ -236,22 +240,26 @@ async def _used(
 ) -> tuple[list[Used], bool]:
     """What was used, and whether some of it waits to be counted: in one statement, and so one snapshot."""
     keys = "".join(f"{_GROUPS[one]} AS {_name(one)}, " for one in groups)
+    used = _statement(keys, user_id, by_user="user" in groups)
     numbers = ", ".join(str(at + 1) for at in range(len(groups)))
     statement = f"""
 SELECT w.waiting, g.* FROM (SELECT {_waiting(user_id)} AS waiting) w LEFT JOIN (
     SELECT true AS found, f.* FROM (
-        {_statement(keys, user_id)} GROUP BY {numbers} ORDER BY {numbers} LIMIT {MOST_ROWS + 1}
+        {used} GROUP BY {numbers} ORDER BY {numbers} LIMIT {MOST_ROWS + 1}
     ) f
 ) g ON true ORDER BY {", ".join(f"g.{_name(one)}" for one in groups)}
 """  # noqa: S608 - the parts are constants
     values = {"since": asked.since, "until": asked.until, **_whose(user_id)}
-    rows = (await session.execute(text(statement), values)).mappings().all()
-    used = [
-        Used(row.get("since"), row.get("model"), row.get("whose"), _counts(row))
-        for row in rows
-        if row["found"]
-    ]
-    return used, rows[0]["waiting"]
+    rows = (await session.execute(text(statement), values)).all()
+    names = tuple(_name(one) for one in groups)
+    start = 2 + len(names)
+    found = []
+    for row in rows:  # by position: of a thousand rows, names would cost more than the database does
+        if row[1]:
+            keys_of = dict(zip(names, row[2:start], strict=True))
+            counts = dict(zip(COUNTED, row[start:], strict=True))
+            found.append(Used(keys_of.get("since"), keys_of.get("model"), keys_of.get("whose"), counts))
+    return found, rows[0][0]
 
 
 def _name(group: Group) -> str:

@@ -32,10 +32,19 @@ _ADDED: Final = ", ".join(
 )
 _REPLACED: Final = ", ".join(f"{one} = excluded.{one}" for one in NAMES)
 
+_OF_JOBS: Final = ("jobs_succeeded", "jobs_failed", "jobs_cancelled")
+_OF_FILES: Final = ("bytes_added", "bytes_removed")
+
+
+def _only(*names: str, **others: str) -> str:
+    """Of each amount what a row has of it: nothing but `names`, and `others` from other columns."""
+    return ", ".join(one if one in names else f"{others.get(one, '0')} AS {one}" for one in NAMES)
+
+
 # What a row of `analytics_of_turns` is of each.
-OF_TURNS: Final = """turns, completed, failed, cancelled, interrupted, messages, prompt_tokens, cached_tokens,
-    completion_tokens, microcents, unpriced, latency_ms, latency_ms AS slowest_ms, 0 AS jobs_succeeded,
-    0 AS jobs_failed, 0 AS jobs_cancelled, 0 AS bytes_added, 0 AS bytes_removed"""
+OF_TURNS: Final = _only(
+    *(one for one in NAMES if one not in {"slowest_ms", *_OF_JOBS, *_OF_FILES}), slowest_ms="latency_ms"
+)
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('baatcheet analytics', 0))")
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('baatcheet analytics', 0))")
@@ -78,19 +87,13 @@ SELECT greatest((SELECT count(*) FROM taken), (SELECT count(*) FROM turned))
 _BASE: Final = f"""
 SELECT date, model, {OF_TURNS} FROM analytics_of_turns WHERE user_id = :user
 UNION ALL
-SELECT date, model, 0, 0, 0, 0, 0, messages, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-FROM analytics_of_messages WHERE user_id = :user
+SELECT date, model, {_only("messages")} FROM analytics_of_messages WHERE user_id = :user
 UNION ALL
-SELECT date, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, jobs_succeeded, jobs_failed, jobs_cancelled, 0, 0
-FROM analytics_of_jobs WHERE user_id = :user
+SELECT date, '', {_only(*_OF_JOBS)} FROM analytics_of_jobs WHERE user_id = :user
 UNION ALL
-SELECT date, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, bytes_added, bytes_removed
-FROM analytics_of_files WHERE user_id = :user
+SELECT date, '', {_only(*_OF_FILES)} FROM analytics_of_files WHERE user_id = :user
 UNION ALL
-SELECT date, model, turns, completed, failed, cancelled, interrupted, messages, prompt_tokens, cached_tokens,
-       completion_tokens, microcents, unpriced, latency_ms, slowest_ms, jobs_succeeded, jobs_failed, jobs_cancelled,
-       bytes_added, bytes_removed
-FROM analytics_kept WHERE user_id = :user
+SELECT date, model, {_COLUMNS} FROM analytics_kept WHERE user_id = :user
 """  # noqa: S608 - the parts are constants
 
 # One snapshot: a row that changes meanwhile is in neither what is counted nor what is thrown away. But for a pending
@@ -132,6 +135,13 @@ ON CONFLICT DO NOTHING
 """
 _EVERYBODY = text(_WANTED.format(whose=""))
 _THIS_ONE = text(_WANTED.format(whose="AND u.id = :user"))
+
+_HOLD_DAYS = text("LOCK TABLE analytics_daily IN SHARE MODE")
+_FORGET_SUMS = text("DELETE FROM analytics_everybody")
+_ADD_UP = text(f"""
+INSERT INTO analytics_everybody (date, model, {_COLUMNS})
+SELECT date, model, {_SUMS} FROM analytics_daily GROUP BY date, model ORDER BY date, model
+""")  # noqa: S608 - the parts are constants
 
 _CROWDED = text("""
 SELECT user_id FROM analytics_kept GROUP BY user_id HAVING count(*) > :crowded ORDER BY user_id
@@ -220,6 +230,13 @@ class RollUp:
             if await self.rebuild(user_id):
                 done += 1
                 told(done)
+
+    async def add_up(self) -> None:
+        """Make everybody's days anew from those of each."""
+        async with self._db.system(limit=LIMIT) as session:
+            await session.execute(_LOCK)
+            for step in (_HOLD_DAYS, _FORGET_SUMS, _ADD_UP):
+                await session.execute(step)
 
     async def compact(self) -> int:
         """Put together what is kept of deleted rows, of users with many; of how many users."""

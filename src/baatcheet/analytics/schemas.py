@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
+from baatcheet.analytics.latency import percentile
 from baatcheet.analytics.reports import Group, Overview, Range, Used, last_day
 from baatcheet.budgets.limits import usd
 from baatcheet.platform.rest import Out
@@ -30,6 +31,11 @@ class UsedAmounts(Out):
     latency_ms: int | None = Field(
         description="From a turn's opening to its end, of completed turns, on average; null without any."
     )
+    latency_p50_ms: int | None = Field(
+        description="What half of them took at most, put between the two bounds that it is between: 0, 250 and 500 "
+        "ms, 1, 2, 4, … 256 s."
+    )
+    latency_p95_ms: int | None = Field(description="What 95 of 100 of them took at most, likewise.")
     slowest_ms: int | None = Field(description="Of the slowest of them.")
     embeddings: int = Field(description="Requests for embeddings.")
     recordings: int = Field(description="That were transcribed.")
@@ -50,6 +56,8 @@ class UsedAmounts(Out):
         return fields | {
             "usd": usd(counts["microcents"]),
             "latency_ms": round(counts["latency_ms"] / completed) if completed else None,
+            "latency_p50_ms": percentile(counts, 0.5),
+            "latency_p95_ms": percentile(counts, 0.95),
             "slowest_ms": counts["slowest_ms"] if completed else None,
         }
 
@@ -64,7 +72,7 @@ class UsageRow(UsedAmounts):
     model: str | None = Field(
         description="provider/model; empty: of no model, as jobs, and turns that nobody answered. null: not grouped so."
     )
-    user_id: UUID | None
+    user_id: UUID | None = Field(description="null: not grouped so, or of users who were deleted.")
 
 
 class UsageReport(Out):

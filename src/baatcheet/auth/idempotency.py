@@ -6,14 +6,15 @@ same key waits for the first one's commit on the claim's unique key, and is then
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
 
 from fastapi import Depends, Header, Request
 from pydantic import BaseModel
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
@@ -30,6 +31,14 @@ KEPT = timedelta(hours=24)
 TIDY_EVERY = 3600.0  # seconds
 TIDY_LIMIT = 60.0  # seconds: there may be a day's keys to delete
 LONGEST_KEY = 255
+
+# By the primary key: a day of a user's at most. Older ones answer nothing, and may be in the hands of a request that
+# takes one anew and waits for what its caller here holds.
+_FREE = text("""
+DELETE FROM idempotency_keys
+WHERE user_id = ANY(CAST(:users AS uuid[])) AND created_at >= now() - CAST(:kept AS interval)
+  AND (location = ANY(CAST(:locations AS text[])) OR body ->> :member = ANY(CAST(:values AS text[])))
+""")
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -140,6 +149,22 @@ def _answer(body: BaseModel, status: int, location: str | None, *, replayed: boo
     if replayed:
         headers["idempotent-replayed"] = "true"
     return Response(body.model_dump_json(), status, headers, media_type="application/json")
+
+
+async def free(
+    session: AsyncSession,
+    users: Sequence[UUID],
+    *,
+    locations: Sequence[str],
+    member: str,
+    values: Sequence[str],
+) -> None:
+    """Forget the answers kept for `users` that are at one of `locations`, or whose `member` is one of `values`.
+
+    Their keys are free again. What the answers tell of is held by the transaction: no further one can come.
+    """
+    about = {"users": users, "locations": locations, "member": member, "values": values}
+    await session.execute(_FREE, about | {"kept": KEPT})
 
 
 async def keep_tidy(db: Database) -> None:

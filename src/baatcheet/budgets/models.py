@@ -113,6 +113,7 @@ class ModelUsage(Base):
     __table_args__ = (
         CheckConstraint("kind IN ('chat', 'embedding', 'recording')", name="kind"),
         Index("idx_model_usage_day", "day"),
+        Index("idx_model_usage_others", "day", postgresql_where=text("kind <> 'chat'")),
     )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)

@@ -13,7 +13,9 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select,
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from baatcheet.auth import idempotency
 from baatcheet.conversations.models import Conversation, Message
+from baatcheet.events.scrubbing import scrub
 from baatcheet.platform.database import Base
 
 Order = Literal["asc", "desc"]
@@ -102,6 +104,25 @@ async def put_aside(session: AsyncSession, owner: UUID, conversation_id: UUID) -
         ),
         {"conversation": conversation_id, "owner": owner},
     )
+    await free_keys(session, [owner], [conversation_id])
+
+
+async def free_keys(session: AsyncSession, owners: Sequence[UUID], conversations: Sequence[UUID]) -> None:
+    """Forget what is kept to answer repeated requests that opened `owners`' `conversations`, or wrote in them."""
+    ids = list(map(str, conversations))
+    locations = [f"/api/v1/conversations/{one}" for one in ids]
+    await idempotency.free(session, owners, locations=locations, member="conversation_id", values=ids)
+
+
+async def forget(session: AsyncSession, owners: Sequence[UUID], conversations: Sequence[UUID]) -> None:
+    """Delete `owners`' `conversations` for good, and what was said in them from wherever it is kept beside.
+
+    `session` is the system's, and has the conversations locked: a tenant changes no events.
+    """
+    gone = "DELETE FROM conversations WHERE id = ANY(CAST(:ids AS uuid[])) AND user_id = ANY(CAST(:owners AS uuid[]))"
+    await session.execute(text(gone), {"ids": conversations, "owners": owners})
+    await free_keys(session, owners, conversations)
+    await scrub(session, owners, conversations)
 
 
 async def take_back(session: AsyncSession, owner: UUID, conversation_id: UUID) -> Conversation | None:

@@ -125,10 +125,10 @@ class Conversations:
 
         `permanently`: for good, with its messages and turns; one that is deleted already, too.
         """
-        async with self._db.tenant(who.user_id) as session:
-            conversation = await self._find_idle(session, who, conversation_id, deleted=permanently)
+        async with self._db.system() if permanently else self._db.tenant(who.user_id) as session:
+            await self._find_idle(session, who, conversation_id, deleted=permanently)
             if permanently:
-                await session.delete(conversation)
+                await repository.forget(session, [who.user_id], [conversation_id])
             else:
                 await repository.put_aside(session, who.user_id, conversation_id)
         if permanently and self._forget is not None:

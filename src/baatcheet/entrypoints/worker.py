@@ -26,7 +26,7 @@ from baatcheet.platform.database import Database, UnusableDatabaseUrl
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.pool import plan_pool
 from baatcheet.platform.settings import JobSettings, Settings, SettingsError, load
-from baatcheet.platform.telemetry import Metrics
+from baatcheet.platform.telemetry import Metrics, Sampler
 
 log = get_logger(__name__)
 
@@ -72,6 +72,9 @@ async def run(settings: Settings, queues: Sequence[str] | None = None) -> None:
         stack.callback(keeping.cancel)
         connection = direct_connection(settings)
         metrics = Metrics()
+        sampler = Sampler(metrics, pool=db.pool_use)
+        sampler.start()
+        stack.push_async_callback(sampler.close)
         background = await open_background(settings, db, stack, metrics)
         known = {bound.kind.queue for bound in background.kinds}
         if queues is not None and (wrong := set(queues) - known):

@@ -94,6 +94,9 @@ class Blobs(Protocol):
     async def delete(self, key: str) -> None:
         """Forget the file. One that isn't there is no error."""
 
+    async def drop_folder(self, folder: str) -> None:
+        """Remove what a folder without files leaves behind: for one that nothing is put in any more."""
+
     def keys(self, prefix: str = "") -> AsyncIterator[Stored]:
         """Every file whose key begins with `prefix`, in any order."""
 
@@ -287,6 +290,9 @@ class FolderBlobs:
         with contextlib.suppress(FileMissing), _file_errors(key):
             await in_thread(path.unlink)
 
+    async def drop_folder(self, folder: str) -> None:
+        await in_thread(_drop_empty, self._root / checked(folder))
+
     async def keys(self, prefix: str = "") -> AsyncIterator[Stored]:
         prefix = _checked_prefix(prefix)
         walk = _walk(self._root, self._root / prefix.rpartition("/")[0])
@@ -321,6 +327,13 @@ def _sync(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _drop_empty(top: Path) -> None:
+    """Remove `top` and what is below it, as far as there are no files."""
+    for folder, _, _ in os.walk(top, topdown=False):
+        with contextlib.suppress(OSError):  # there is a file in it, or it is gone already
+            Path(folder).rmdir()
 
 
 def _walk(root: Path, top: Path) -> Iterator[Stored]:
@@ -429,6 +442,10 @@ class S3Blobs:
         name = self._prefix + checked(key)
         with contextlib.suppress(FileMissing):
             await self._call(key, self._client.delete_object, Bucket=self._bucket, Key=name)
+
+    async def drop_folder(self, folder: str) -> None:
+        """There are no folders."""
+        checked(folder)
 
     async def keys(self, prefix: str = "") -> AsyncIterator[Stored]:
         more: dict[str, Any] = {}

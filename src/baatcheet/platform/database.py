@@ -27,7 +27,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.util import greenlet_spawn
 
-from baatcheet.kit.ids import new_id
 from baatcheet.platform import patience
 from baatcheet.platform.errors import Problem, Unavailable
 from baatcheet.platform.idle import IdleConnections
@@ -135,9 +134,10 @@ def sqlalchemy_arguments(query: Mapping[str, str]) -> dict[str, Any]:
     """As `connect_arguments`, for SQLAlchemy's `connect_args`. Raises UnusableDatabaseUrl."""
     arguments = connect_arguments(query)
     if "statement_cache_size" in arguments:
-        # A pooler's servers are shared: a statement's name must be nobody else's, and is not kept.
+        # A pooler's servers are shared: a statement with a name would be closed on another than keeps it, and pile up
+        # there. The one without a name is replaced by the next.
         arguments["prepared_statement_cache_size"] = 0
-        arguments["prepared_statement_name_func"] = lambda: f"baatcheet_{new_id().hex}"
+        arguments["prepared_statement_name_func"] = str
     return arguments
 
 
@@ -361,6 +361,8 @@ class Database:
             await asyncio.sleep(KEEP_EVERY)
 
     async def _look_after(self) -> None:
+        for lane in list(self._lanes):
+            await lane.drop_useless()
         for record in self._idle.surplus(self._warm, IDLE):
             # Not by the record, whose goodbye has no limit.
             if (raw := record.driver_connection) is not None:
@@ -369,7 +371,17 @@ class Database:
         for _ in range(self._warm):
             if self._places.taken + self._idle.count >= min(self._warm, self.pool_size):
                 break
+            await self._open_one()
+
+    async def _open_one(self) -> None:
+        """Open one more, to be there when it is needed. Meanwhile it has a place, which must be free."""
+        await self._places.take(asyncio.get_running_loop().time())
+        self._connecting += 1
+        try:
             await greenlet_spawn(self._idle.open_one)
+        finally:
+            self._connecting -= 1
+            self._places.leave()
 
     @asynccontextmanager
     async def tenant(self, user_id: UUID, *, limit: float | None = None) -> AsyncIterator[AsyncSession]:
@@ -466,10 +478,13 @@ class Database:
 
         Who asks first is served first. Raises DatabaseUnavailable.
         """
-        if not self._places.free and not self._places.contended:
-            for lane in list(self._lanes):
-                if (held := lane.surrender()) is not None:
-                    return held
+        while not self._places.free and not self._places.contended:
+            held = next((held for lane in list(self._lanes) if (held := lane.surrender()) is not None), None)
+            if held is None:
+                break
+            if self.useful(held[1]):
+                return held
+            await self.give_back(*held)  # its place is what is wanted
         try:
             await self._places.take(min(deadline, asyncio.get_running_loop().time() + self._queue_timeout))
         except TimeoutError as error:
@@ -560,11 +575,19 @@ class Lane:
         self._busy = False
 
     def surrender(self) -> tuple[AsyncConnection, Any] | None:
-        """The connection that is kept and not needed now, for another's use; None where there is none."""
-        if self._busy or self._held is None or self._held[1].is_closed():
+        """The connection that is kept and not needed now; None where there is none.
+
+        It is the caller's, with its place in the pool. It may be one that is no longer useful.
+        """
+        if self._busy or self._held is None:
             return None
         held, self._held = self._held, None
         return held
+
+    async def drop_useless(self) -> None:
+        """Give back what is kept, if it is no longer useful: its place is for those who can use it."""
+        if not self._busy and self._held is not None and not self._db.useful(self._held[1]):
+            await self.close()
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
         """The rows of one statement, which commits by itself. Raises DatabaseUnavailable."""

@@ -3,6 +3,7 @@
 What a statement was given is never logged: its text is ours, and its literals are taken out of that, too.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -108,6 +109,10 @@ class WatchedConnection(asyncpg.Connection):  # type: ignore[misc] # it has no t
             result = await super().execute(query, timeout=timeout)
         except BaseException as error:
             self._saw(query, 0, began, error)
+            if isinstance(error, asyncio.CancelledError | TimeoutError):
+                # A BEGIN or COMMIT may have been under way. Whoever got this connection next would write in a
+                # transaction that nobody commits.
+                self.terminate()
             raise
         self._saw(query, 0, began)
         return result

@@ -127,12 +127,8 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self._cache_up = Gauge(
-            "baatcheet_cache_available",
-            "Whether the cache answers.",
-            registry=registry,
-            multiprocess_mode="livemin",
-        )
+        # Made when it is first told: the shared minimum would count the 0 of a process that never looks at the cache.
+        self._cache_up: Gauge | None = None
         self._relayed = Counter("baatcheet_events_relayed", "Events relayed.", registry=registry)
         self._relay_lag = Gauge(
             "baatcheet_event_relay_lag_seconds",
@@ -264,6 +260,13 @@ class Metrics:
         self._lag.set(seconds)
 
     def cache_available(self, available: bool) -> None:
+        if self._cache_up is None:
+            self._cache_up = Gauge(
+                "baatcheet_cache_available",
+                "Whether the cache answers.",
+                registry=self._registry,
+                multiprocess_mode="livemin",
+            )
         self._cache_up.set(available)
 
     def render(self) -> bytes:

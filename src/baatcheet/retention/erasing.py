@@ -24,7 +24,7 @@ from baatcheet.platform.database import Database
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.settings import RetentionSettings
 from baatcheet.retention.belongings import belongings, delete_all, delete_some, shape_of
-from baatcheet.retention.models import UserDeletion
+from baatcheet.retention.models import ANALYTICS, HIGHEST, UserDeletion
 
 log = get_logger(__name__)
 
@@ -61,9 +61,8 @@ UPDATE user_deletions d SET rows = (
 ) WHERE d.id = :deletion
 """
 # Turns that are not counted yet, while they and their messages are there.
-_COUNTED = (
-    "turns, completed, failed, cancelled, interrupted, messages, prompt_tokens, cached_tokens, completion_tokens, "
-    "microcents, unpriced, latency_ms"
+_COUNTED = ", ".join(
+    one for one in ANALYTICS if one not in HIGHEST and not one.startswith(("jobs_", "bytes_"))
 )
 _COUNT_TURNS = f"""
 WITH due AS (
@@ -221,6 +220,7 @@ class Eraser:
         for prefix in self._parts.prefixes:
             async for stored in self._parts.blobs.keys(f"{prefix}{self._user}/"):
                 await self._parts.blobs.delete(stored.key)
+            await self._parts.blobs.drop_folder(f"{prefix}{self._user}")
 
     async def _count(self, session: AsyncSession, more: Mapping[str, int]) -> None:
         """Add to the receipt, in the transaction of what is counted."""

@@ -64,6 +64,7 @@ ANALYTICS = (
     "jobs_cancelled",
     "bytes_added",
     "bytes_removed",
+    *(f"took_{one}" for one in (250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000, 256000)),
 )
 HIGHEST = frozenset({"slowest_ms"})  # not a sum
 

@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import text
 
 from baatcheet.context.recents import cache_key
+from baatcheet.conversations import repository as conversations
 from baatcheet.jobs.declaration import Job, job
 from baatcheet.jobs.enqueueing import enqueue
 from baatcheet.retention.erasing import Erasing, RetentionParts, erase_user
@@ -16,7 +17,7 @@ MESSAGES = 20_000  # … with about as many messages at most, but for one that h
 BATCH_LIMIT = 600.0  # seconds
 USERS = 500  # that are read at once
 
-# By the index of a user's conversations.
+# By the index of a user's conversations. Answers for repetitions are kept for less than what is unused can be.
 _PUT_ASIDE = text("""
 WITH old AS (
     SELECT c.id FROM conversations c
@@ -32,10 +33,9 @@ WITH old AS (
 SELECT count(*) FROM aside
 """)
 _OVERDUE = text("""
-SELECT c.id, c.message_count FROM conversations c
+SELECT c.id, c.user_id, c.message_count FROM conversations c
 WHERE c.deleted_at IS NOT NULL AND c.deleted_at < :before ORDER BY c.deleted_at LIMIT :batch FOR UPDATE SKIP LOCKED
 """)
-_FORGET = text("DELETE FROM conversations WHERE id = ANY(CAST(:ids AS uuid[]))")
 _PATIENCE = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 _USERS = text("SELECT id FROM users WHERE id > :last ORDER BY id LIMIT :most")
 _UNDONE = text("SELECT id, subject FROM user_deletions WHERE status = 'pending'")
@@ -86,16 +86,18 @@ async def forget_deleted(parts: RetentionParts, now: datetime) -> int:
             await session.execute(_PATIENCE, {"milliseconds": str(int(BATCH_LIMIT * 1000))})
             overdue = (await session.execute(_OVERDUE, {"before": before, "batch": BATCH})).all()
             ids: list[UUID] = []
+            owners: set[UUID] = set()
             messages = 0
-            for id_, count in overdue:
+            for id_, owner, count in overdue:
                 if ids and messages + count > MESSAGES:
                     break
                 ids.append(id_)
+                owners.add(owner)
                 messages += count
             if not ids:
                 return forgotten
-            await parts.cache.delete(*map(cache_key, ids))
-            await session.execute(_FORGET, {"ids": ids})
+            await conversations.forget(session, sorted(owners), ids)
+        await parts.cache.delete(*map(cache_key, ids))
         forgotten += len(ids)
 
 

@@ -29,7 +29,6 @@ from baatcheet.platform.cache import Cache
 from baatcheet.platform.database import Database
 from baatcheet.platform.errors import RateLimited, Unauthenticated
 from baatcheet.platform.http import client_session
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import AuthSettings, CacheSettings, load
 from tests.auth.oidc.fake_provider import AUDIENCE, FakeProvider
 from tests.conftest import database_on
@@ -56,10 +55,9 @@ def fake() -> Iterator[FakeProvider]:
 
 
 @pytest.fixture(scope="module")
-def own_services(services: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+def own_services(services: Mapping[str, str], template: str) -> Iterator[Mapping[str, str]]:
     """As `services`, with a database whose administrators are these tests' alone."""
-    with database_on(services["DATABASE_URL"]) as url:
-        upgrade(url)
+    with database_on(services["DATABASE_URL"], template) as url:
         yield {**services, "DATABASE_URL": url}
 
 

@@ -22,7 +22,6 @@ from baatcheet.keys.service import Keys
 from baatcheet.keys.stores.model import KeySet
 from baatcheet.platform.database import Database
 from baatcheet.platform.http import client_session
-from baatcheet.platform.migrate import upgrade
 from baatcheet.platform.settings import DatabaseSettings
 from tests.conftest import database_on
 from tests.keys.rotation.dying_rotation import QUICK, prober
@@ -133,10 +132,9 @@ class Bench:
 
 
 @pytest.fixture(scope="package")
-def own_services(services: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+def own_services(services: Mapping[str, str], template: str) -> Iterator[Mapping[str, str]]:
     """As `services`, with a database that no worker but the tests' own looks after."""
-    with database_on(services["DATABASE_URL"]) as url:
-        upgrade(url)
+    with database_on(services["DATABASE_URL"], template) as url:
         yield {**services, "DATABASE_URL": url}
 
 

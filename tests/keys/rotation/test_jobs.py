@@ -21,6 +21,7 @@ from baatcheet.keys.secret import SecretKey
 from baatcheet.platform.database import Database, connect
 from tests.jobs.conftest import QUICK
 from tests.keys.rotation.conftest import Bench
+from tests.servers import past_bouncer
 
 KINDS = (rotate_keys, rotate_all, look_after)
 
@@ -31,7 +32,11 @@ async def working(bench: Bench, own_services: Mapping[str, str], parts: KeeperPa
     kinds = [kind.bind(parts) for kind in KINDS]
     rooms = {kind.queue: 3 for kind in KINDS}
     worker = Worker(
-        bench.db, partial(connect, own_services["DATABASE_URL"]), kinds, rooms=rooms, rhythm=QUICK
+        bench.db,
+        partial(connect, past_bouncer(own_services["DATABASE_URL"])),
+        kinds,
+        rooms=rooms,
+        rhythm=QUICK,
     )
     await worker.start()
     try:

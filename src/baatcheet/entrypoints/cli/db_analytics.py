@@ -22,6 +22,9 @@ def rebuild_analytics(user: User = None) -> None:
     async def work(database: Database) -> int:
         rolling = RollUp(database)
         await rolling.want_rebuilt((await find_user(database, user)).id if user is not None else None)
-        return await rolling.catch_up()
+        done = await rolling.catch_up()
+        if user is None:
+            await rolling.add_up()
+        return done
 
     print(f"Counted anew: {with_database(work)} users.")
