@@ -106,13 +106,16 @@ async def test_a_stop_in_the_middle_of_streams_and_jobs_leaves_the_truth_and_no_
     others = "datname = current_database() AND pid <> pg_backend_pid()"
     assert await database.fetch(f"SELECT application_name FROM pg_stat_activity WHERE {others}") == []
     assert journal.faults == []
-    assert set(ends) == {"turn.completed", "turn.interrupted"}
+    # What is quick ends by itself within the grace period; where there is none, it may.
+    assert {"turn.interrupted"} <= set(ends) <= {"turn.completed", "turn.interrupted"}
+    assert times == 2 or "turn.completed" in ends
     assert ends.count("turn.interrupted") >= STREAMS // 2
     assert len(journal.turns) == STREAMS
     await journal.assert_kept(environment["DATABASE_URL"])
     jobs = "FROM jobs WHERE kind = 'webhook.deliver'"
     standing = dict(await database.fetch(f"SELECT status, count(*) {jobs} GROUP BY 1"))
-    assert set(standing) == {"succeeded", "queued"}
+    assert {"queued"} <= set(standing) <= {"succeeded", "queued"}
+    assert times == 2 or "succeeded" in standing
     assert sum(standing.values()) == JOBS
     assert standing["queued"] >= JOBS // 2
     # As if it had not been taken, and done at once by the next.
