@@ -108,6 +108,7 @@ def forms(secret: str) -> Iterator[tuple[str, str, int]]:
     plain: list[tuple[str, str, int]] = [
         ("plain", secret, PART),
         ("URL-encoded", quote(secret, safe=""), PART),
+        ("URL-encoded but for slashes", quote(secret), PART),
         ("URL-encoded twice", quote(quote(secret, safe=""), safe=""), PART),
         ("JSON-escaped", escaped, PART),
         ("JSON-escaped twice", json.dumps(escaped)[1:-1], PART),

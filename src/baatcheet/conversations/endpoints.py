@@ -130,7 +130,7 @@ async def update_conversation(
     tags=["conversations"],
     summary="Delete a conversation",
     status_code=204,
-    responses=problems(404, 409),
+    responses=problems(404, 409, 422),
 )
 async def delete_conversation(
     who: Writer,
