@@ -184,6 +184,10 @@ def add_times(report: Report, took: list[Took]) -> None:
     every = [value for one in took for value in one.times]
     report.add("every query, p50", statistics.median(every), "ms", better="lower")
     report.add("every query, p99", percentile(every, 99), "ms", better="lower", target=TARGET)
+    slowest = max(took, key=lambda one: statistics.median(one.times))
+    report.add("slowest query's p50", statistics.median(slowest.times), "ms", better="lower")
+    within = sum(percentile(one.times, 99) <= TARGET for one in took) / len(took)
+    report.add("queries whose p99 is within 10 ms", within * 100, "%", better="higher", target=100)
     for name in dict.fromkeys(one.asked for one in took):
         for order in ORDERS:
             same = [one for one in took if (one.asked, one.order) == (name, order)]
