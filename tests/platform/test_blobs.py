@@ -344,7 +344,7 @@ async def test_a_disk_that_is_full_or_ill_is_told(
 
     async with blobs.scratch() as folder:
         (folder / "made").write_bytes(b"x")
-        monkeypatch.setattr("baatcheet.platform.blobs._sync", fail)
+        monkeypatch.setattr("baatcheet.platform.blobs.sync", fail)
         with pytest.raises(FileStoreUnavailable):
             await blobs.put(KEY, folder / "made")
     assert await blobs.size(KEY) is None

@@ -31,6 +31,7 @@ import msgspec
 from baatcheet import __version__
 from baatcheet.platform.blobs import Blobs, FileMissing, checked
 from baatcheet.platform.copying import Content, Say, Source, TableSum, Target, say_of
+from baatcheet.platform.durable import sync
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -206,7 +207,7 @@ def writing(path: Path, *, force: bool) -> Iterator[BackupWriter]:
                 os.fsync(file.fileno())
             writer.sha256 = hashed.digest.hexdigest()
             unfinished.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
@@ -352,11 +353,3 @@ def _manifest(path: Path, text: bytes) -> Manifest:
         raise BackupError(
             f"{path} is no backup of BaatCheet: its manifest can't be read ({error})."
         ) from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

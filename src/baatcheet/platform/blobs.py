@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from baatcheet.kit.ids import new_id
+from baatcheet.platform.durable import sync
 from baatcheet.platform.errors import NotFound, Unavailable
 from baatcheet.platform.logging import get_logger
 from baatcheet.platform.settings import SettingsError, StorageSettings
@@ -233,14 +234,14 @@ class FolderBlobs:
 
     def _put(self, path: Path, target: Path) -> None:
         _make_folder(target.parent)
-        _sync(path)
+        sync(path)
         try:
             path.rename(target)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
             self._bring(path, target)
-        _sync(target.parent)
+        sync(target.parent)
 
     def _bring(self, path: Path, target: Path) -> None:
         """Take in a file from another file system."""
@@ -248,7 +249,7 @@ class FolderBlobs:
             copy = self._scratch.make(held) / target.name
             shutil.copyfile(path, copy)
             copy.chmod(0o600)
-            _sync(copy)
+            sync(copy)
             copy.rename(target)
         path.unlink()
 
@@ -318,15 +319,7 @@ def _make_folder(folder: Path) -> None:
         folder = folder.parent
     for one in reversed(missing):
         one.mkdir(mode=0o700, exist_ok=True)
-        _sync(one.parent)
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        sync(one.parent)
 
 
 def _drop_empty(top: Path) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
+from baatcheet.platform.durable import sync
 from baatcheet.platform.embedded.errors import EmbeddedError
 from baatcheet.platform.embedded.folders import Folders
 from baatcheet.platform.embedded.process import ended_within, kill, spawn
@@ -164,11 +165,7 @@ class Postgres(Service):
         alone = [str(self._bin / "postgres"), "--single", "-D", str(unfinished), "-c", "exit_on_error=true"]
         self._run([*alone, "postgres"], f"CREATE DATABASE {DATABASE}\n".encode())
         unfinished.replace(self._folders.postgres)
-        descriptor = os.open(self._folders.data, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(self._folders.data)
 
     def _run(self, command: list[str], stdin: bytes = b"") -> None:
         program = Path(command[0])

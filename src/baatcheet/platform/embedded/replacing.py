@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from baatcheet.platform.durable import sync
 from baatcheet.platform.embedded.errors import DataFolderInUse, EmbeddedError
 from baatcheet.platform.embedded.folders import Folders, make_folders
 from baatcheet.platform.embedded.lock import FolderLock
@@ -156,9 +157,9 @@ def finish_replacing(folders: Folders) -> None:
                 ) from error
     for folder in {Path(path).parent for pair in renames for path in pair}:
         if folder.is_dir():
-            _sync(folder)
+            sync(folder)
     journal.unlink()
-    _sync(folders.data)
+    sync(folders.data)
 
 
 def refuse_moved(folders: Folders) -> None:
@@ -197,12 +198,4 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
