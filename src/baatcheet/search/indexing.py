@@ -216,18 +216,6 @@ class Indexer:
         await self._repeat(self._clean, user)
         await self._repeat(self._merge, user)
 
-    async def rebuild(self, user: UUID) -> None:
-        """Make the whole index of `user` again, from what is stored. Raises DatabaseUnavailable."""
-        async with self._writing(user) as connection:
-            await connection.execute("DELETE FROM search_segments WHERE user_id = $1", user)
-            await connection.execute("DELETE FROM search_pieces WHERE user_id = $1", user)
-            await connection.execute("DELETE FROM search_fresh WHERE user_id = $1", user)
-            await connection.execute(
-                "INSERT INTO search_fresh (user_id, kind, id) SELECT id, 'everything', id FROM users WHERE id = $1",
-                user,
-            )
-        await self.catch_up(user)
-
     async def _users(self, statement: str, *arguments: Any) -> list[UUID]:
         async with self._db.hot() as connection:
             return [row[0] for row in await connection.fetch(statement, *arguments)]
