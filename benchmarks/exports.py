@@ -117,9 +117,18 @@ def render_here(source: str, target: str, format_: Format) -> None:
     processor = used.ru_utime + used.ru_stime
     print(
         msgspec.json.encode(
-            Taken(0.0, processor, used.ru_maxrss / 1024, rendered.pages, rendered.bytes)
+            Taken(0.0, processor, highest_resident(), rendered.pages, rendered.bytes)
         ).decode()
     )
+
+
+def highest_resident() -> float:
+    """The most megabytes of memory that this program held at once.
+
+    Not getrusage's ru_maxrss: it keeps, over execve, what the process was before, a fork of a parent of any size.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def run(report: Report, sizes: Sequence[int]) -> None:
