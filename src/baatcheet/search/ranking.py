@@ -334,26 +334,34 @@ def _matches(
         return _NOTHING
     runs = _runs(segment)
     weighed = iter(zip(impacts, weights, strict=True))
-    scores = np.zeros(segment.count, np.int64)
-    phrases = np.zeros(segment.count, np.int64)  # how many each document has itself
+    scored: list[tuple[Impacts, int, Mask]] = []
+    phrases: list[Mask] = []
     for clause in wanted.query.clauses:
-        either = np.zeros(segment.count, np.bool_)
+        either: Mask | None = None
         for leaf in clause.leaves:
             pairs = list(islice(weighed, len(leaf.groups)))
             here = _where(leaf, [values for values, _ in pairs], runs)
             if here is None:
                 continue
-            either |= _anywhere(here, runs)
-            phrases += here if leaf.phrase else 0
-            for values, factor in pairs:
-                if factor and values is not None:
-                    scores += np.multiply(values, factor, dtype=np.int32) * here
+            everywhere = _anywhere(here, runs)
+            either = everywhere if either is None else either | everywhere
+            if leaf.phrase:
+                phrases.append(here)
+            scored += [(values, factor, here) for values, factor in pairs if factor and values is not None]
+        if either is None:
+            return _NOTHING
         mask &= either
     mask &= ~_excluded(wanted.query, segment, runs)
     numbers = np.flatnonzero(mask)
+    # Most queries leave few of the documents that have one of their words: only those are scored.
+    scores = np.zeros(len(numbers), np.int64)
+    for values, factor, here in scored:
+        scores += np.multiply(values[numbers], factor, dtype=np.int32) * here[numbers]
     if len(runs) and len(numbers):
-        numbers = _one_of_each(numbers, (phrases << 32) + scores, runs)
-    return numbers, scores[numbers]
+        own = sum((here[numbers].astype(np.int64) for here in phrases), np.zeros(len(numbers), np.int64))
+        kept = _one_of_each(numbers, (own << 32) + scores, runs)
+        return numbers[kept], scores[kept]
+    return numbers, scores
 
 
 def _excluded(query: Query, segment: SegmentView, runs: Runs) -> Mask:
@@ -377,10 +385,11 @@ def _allowed(view: View, wanted: Wanted, segment: SegmentView) -> Mask | None:
     mask = np.zeros(segment.count, np.bool_)
     mask[start:end] = True
     if view.removed or view.scope is not None:
-        scope = view.scope
-        allowed = np.full(len(segment.places), scope is None, np.bool_)
-        allowed[[place for one in scope or () if (place := segment.places.get(one)) is not None]] = True
-        allowed[[place for one in view.removed if (place := segment.places.get(one)) is not None]] = False
+        allowed = np.ones(len(segment.places), np.bool_)
+        if view.scope is not None:
+            allowed = _are_among(segment, view.scope)
+        if view.removed:
+            allowed &= ~_are_among(segment, view.removed)
         if not allowed.all():
             mask &= allowed[segment.conversations]
     for group in wanted.must:
@@ -389,6 +398,16 @@ def _allowed(view: View, wanted: Wanted, segment: SegmentView) -> Mask | None:
             return None
         mask &= values > 0
     return mask if mask.any() else None
+
+
+def _are_among(segment: SegmentView, conversations: frozenset[bytes]) -> Mask:
+    """Of each of the segment's conversations, whether it is one of these."""
+    if len(conversations) * 4 > len(segment.places):
+        those = map(conversations.__contains__, segment.conversation_ids)
+        return np.fromiter(those, np.bool_, len(segment.places))
+    mask = np.zeros(len(segment.places), np.bool_)
+    mask[[place for one in conversations if (place := segment.places.get(one)) is not None]] = True
+    return mask
 
 
 def _all_of(values: Iterable[Impacts | None]) -> Mask | None:
@@ -401,16 +420,16 @@ def _all_of(values: Iterable[Impacts | None]) -> Mask | None:
     return mask
 
 
-def _one_of_each(numbers: Numbers, scores: Numbers, runs: Runs) -> Numbers:
-    """Of the pieces of one message, the one that has most of what is looked for."""
+def _one_of_each(numbers: Numbers, scores: Numbers, runs: Runs) -> Mask:
+    """Which of the documents are kept: of the pieces of one message, the one that has most of what is looked for."""
     starts = np.searchsorted(numbers, runs[:, 0])
     ends = np.searchsorted(numbers, runs[:, 1])
     kept = np.ones(len(numbers), np.bool_)
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        if end > start + 1:
-            kept[start:end] = False
-            kept[start + int(np.argmax(scores[numbers[start:end]]))] = True
-    return numbers[kept]
+    several = ends > starts + 1
+    for start, end in zip(starts[several].tolist(), ends[several].tolist(), strict=True):
+        kept[start:end] = False
+        kept[start + int(np.argmax(scores[start:end]))] = True
+    return kept
 
 
 def _at_or_after(first: Numbers, second: Numbers, after: Position | None) -> Numbers:
