@@ -3,16 +3,21 @@
 
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baatcheet.search.query import matches, parse
-from baatcheet.search.snippets import CUT, Snippet, snippet
+from baatcheet.search.query import Query, matches, parse
+from baatcheet.search.snippets import CUT, Snippet, Snippets
 from tests.search.texts import texts
 
 FILLER = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor " * 40
+
+
+def snippet(text: str, query: Query, **given: Any) -> Snippet:
+    return Snippets(query, **given).of(text)
 
 
 def shown(made: Snippet) -> list[str]:

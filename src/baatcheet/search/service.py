@@ -21,7 +21,7 @@ from baatcheet.search.errors import NothingToFind
 from baatcheet.search.indexing import Indexer
 from baatcheet.search.query import Clause, Leaf, Query, confirms, parse
 from baatcheet.search.ranking import FRESH, Order, Place, Position, Wanted
-from baatcheet.search.snippets import Snippet, snippet
+from baatcheet.search.snippets import Snippet, Snippets
 from baatcheet.search.store import Document, Fresh, Overtaken, Scope, SearchStore, View
 
 log = get_logger(__name__)
@@ -182,7 +182,7 @@ class Search:
         if not initials:
             return {}
         known = await self._store.words(user, initials)
-        words = list(dict.fromkeys([*known, *sorted({w for one in view.fresh for w in one.analysis.words})]))
+        words = known.union(*(one.analysis.words for one in view.fresh))
         made = {text: await in_thread(typos.meant, word, words) for text, word in missing.items()}
         return {text: instead for text, instead in made.items() if instead}
 
@@ -236,6 +236,7 @@ class _Asked:
         words = sorted(
             {term[1:] for one in view.segments for terms in one.prefixes.values() for term in terms}
         )
+        snippets = Snippets(query, words=words)
         seen = _key(Position(last.first, last.second), last.id, last.part) if last is not None else None
         weights = last.weights if last is not None else ()
         found: list[Found] = []
@@ -258,8 +259,7 @@ class _Asked:
                     return _Page(found, _following(seen), weights, view, exhausted_early=False)
                 seen = key
                 if confirms(query, document.text):
-                    shown = snippet(document.text, query, words=words)
-                    found.append(Found(document, shown, hits))
+                    found.append(Found(document, snippets.of(document.text), hits))
                     if len(found) % SNIPPETS_AT_ONCE == 0:
                         await asyncio.sleep(0)
             if not more:

@@ -37,45 +37,105 @@ class _Place(NamedTuple):
     leaf: int
 
 
-def snippet(text: str, query: Query, *, words: Collection[str] = (), characters: int = 240) -> Snippet:
-    """At most `characters` of `text`, where most of what `query` looks for is near each other.
+class _Marked:
+    """The runs of characters that were looked at, and what is sought in some of them: texts have most in common."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.spans: dict[str, list[tuple[int, int, int]]] = {}
+
+
+class Snippets:
+    """Makes the snippets of what one query has found.
 
     `words`: other folded words that were looked for, in the place of mistyped and of unfinished ones.
-    Cut at words, with "…" at a cut end.
     """
-    leaves = [leaf for clause in query.clauses for leaf in clause.leaves]
-    places = _places(text, leaves, words)
-    start, end = _window(text, places, characters)
-    before, after = CUT if start > 0 else "", CUT if end < len(text) else ""
-    shift = len(before) - start
-    shown = [(max(one.start, start) + shift, min(one.end, end) + shift)
-             for one in places if one.start < end and start < one.end]  # fmt: skip
-    return Snippet(before + text[start:end] + after, tuple(_joined(shown)))
 
+    def __init__(self, query: Query, *, words: Collection[str] = (), characters: int = 240) -> None:
+        leaves = [leaf for clause in query.clauses for leaf in clause.leaves]
+        self._characters = characters
+        self._sought = _sought(leaves, words)
+        self._prefixes = {
+            "w" + leaf.prefix: number
+            for number, leaf in reversed([*enumerate(leaves)])
+            if leaf.prefix and not leaf.phrase
+        }
+        self._phrases = [(leaf, number) for number, leaf in enumerate(leaves) if leaf.phrase]
+        self._may_be_roman = any(term[0] == "r" for term in self._sought)
+        self._nothing_in = (self._sought.keys() | {"p" + prefix[1:3] for prefix in self._prefixes}).isdisjoint
+        self._marked = {True: _Marked(), False: _Marked()}  # in a text of Roman Urdu, and in another
 
-def _places(text: str, leaves: list[Leaf], words: Collection[str]) -> list[_Place]:
-    """Where in `text` the words of the leaves are, in their order; each with the number of its leaf."""
-    found = text.split()
-    sought = _sought(leaves, words)
-    prefixes = {
-        "w" + leaf.prefix: number
-        for number, leaf in reversed([*enumerate(leaves)])
-        if leaf.prefix and not leaf.phrase
-    }
-    roman = any(term[0] == "r" for term in sought) and terms.looks_roman(
-        terms.tokens_of(found[: terms.SAMPLE])
-    )
-    nothing_in = (sought.keys() | {"p" + prefix[1:3] for prefix in prefixes}).isdisjoint
-    places: list[_Place] = []
-    for characters in set(found) if sought else ():
-        token = known(characters)
-        if nothing_in(token.terms) and not (roman and not nothing_in(token.roman)):
-            continue
-        if spans := _spans(characters, token, sought, prefixes, roman=roman):
+    def of(self, text: str) -> Snippet:
+        """A piece of `text`, where most of what the query looks for is near each other.
+
+        Cut at words, with "…" at a cut end.
+        """
+        places = self._places(text)
+        start, end = _window(text, places, self._characters)
+        before, after = CUT if start > 0 else "", CUT if end < len(text) else ""
+        shift = len(before) - start
+        shown = [(max(one.start, start) + shift, min(one.end, end) + shift)
+                 for one in places if one.start < end and start < one.end]  # fmt: skip
+        return Snippet(before + text[start:end] + after, tuple(_joined(shown)))
+
+    def _places(self, text: str) -> list[_Place]:
+        """Where in `text` the words of the leaves are, in their order; each with the number of its leaf."""
+        found = text.split()
+        roman = self._may_be_roman and terms.looks_roman(terms.tokens_of(found[: terms.SAMPLE]))
+        marked = self._marked[roman]
+        runs = set(found) if self._sought else set()
+        for characters in runs - marked.seen:
+            token = known(characters)
+            if self._nothing_in(token.terms) and not (roman and not self._nothing_in(token.roman)):
+                continue
+            if spans := self._spans(characters, token, roman=roman):
+                marked.spans[characters] = spans
+        marked.seen |= runs
+        places: list[_Place] = []
+        for characters in runs & marked.spans.keys():
+            spans = marked.spans[characters]
             starts = list(_occurrences(text, characters))
             places += [_Place(at + start, at + end, leaf) for at in starts for start, end, leaf in spans]
-    phrases = [(leaf, number) for number, leaf in enumerate(leaves) if leaf.phrase]
-    return sorted([*places, *_phrases(text, found, phrases)] if phrases else places)
+        if self._phrases:
+            places += _phrases(text, found, self._phrases)
+        return sorted(places)
+
+    def _spans(self, characters: str, token: Token, *, roman: bool) -> list[tuple[int, int, int]]:
+        """What is sought in a run of characters: parts of a token, or, for what no part of it is, all of it.
+
+        With the leaf of each.
+        """
+        if not self._sought_in(token, roman=roman):
+            return []
+        made: list[tuple[int, int, int]] = []
+        for found in TOKEN.finditer(characters):
+            of_token = token if found[0] == characters else known(found[0])
+            rest = self._sought_in(of_token, roman=roman)
+            if not rest:
+                continue
+            for at, part in _parts(found[0], letters=True):
+                of_part = self._sought_in(known(part), roman=roman)
+                if of_part and not (
+                    len(part) == 2 and scripts.IS_UNSPACED.match(part) and "w" + part not in of_part
+                ):
+                    start = found.start() + at
+                    made.append((start, start + len(part), min(of_part.values())))
+                    rest = {term: leaf for term, leaf in rest.items() if term not in of_part}
+            if rest:
+                made.append((*found.span(), min(rest.values())))
+        return made
+
+    def _sought_in(self, token: Token, *, roman: bool) -> dict[str, int]:
+        """The terms of a token that are sought, and the beginnings of words, with the leaf of each."""
+        there = token.terms + token.roman if roman else token.terms
+        found = {term: self._sought[term] for term in there if term in self._sought}
+        if not self._prefixes:
+            return found
+        return found | {
+            one: leaf
+            for one, leaf in self._prefixes.items()
+            if any(term.startswith(one) for term in token.terms)
+        }
 
 
 def _sought(leaves: list[Leaf], words: Collection[str]) -> dict[str, int]:
@@ -90,47 +150,6 @@ def _sought(leaves: list[Leaf], words: Collection[str]) -> dict[str, int]:
         begun = [at for at, leaf in enumerate(leaves) if leaf.prefix and word.startswith(leaf.prefix)]
         sought.setdefault("w" + word, begun[0] if begun else len(leaves))
     return sought
-
-
-def _spans(
-    characters: str, token: Token, sought: dict[str, int], prefixes: dict[str, int], *, roman: bool
-) -> list[tuple[int, int, int]]:
-    """What is sought in a run of characters: parts of a token, or, for what no part of it is, all of it.
-
-    With the leaf of each.
-    """
-    if not _sought_in(token, sought, prefixes, roman=roman):
-        return []
-    made: list[tuple[int, int, int]] = []
-    for found in TOKEN.finditer(characters):
-        of_token = token if found[0] == characters else known(found[0])
-        rest = _sought_in(of_token, sought, prefixes, roman=roman)
-        if not rest:
-            continue
-        for at, part in _parts(found[0], letters=True):
-            of_part = _sought_in(known(part), sought, prefixes, roman=roman)
-            if of_part and not (
-                len(part) == 2 and scripts.IS_UNSPACED.match(part) and "w" + part not in of_part
-            ):
-                start = found.start() + at
-                made.append((start, start + len(part), min(of_part.values())))
-                rest = {term: leaf for term, leaf in rest.items() if term not in of_part}
-        if rest:
-            made.append((*found.span(), min(rest.values())))
-    return made
-
-
-def _sought_in(
-    token: Token, sought: dict[str, int], prefixes: dict[str, int], *, roman: bool
-) -> dict[str, int]:
-    """The terms of a token that are sought, and the beginnings of words, with the leaf of each."""
-    there = token.terms + token.roman if roman else token.terms
-    found = {term: sought[term] for term in there if term in sought}
-    if not prefixes:
-        return found
-    return found | {
-        one: leaf for one, leaf in prefixes.items() if any(term.startswith(one) for term in token.terms)
-    }
 
 
 def _parts(token: str, *, letters: bool = False) -> Iterable[tuple[int, str]]:

@@ -293,18 +293,18 @@ class SearchStore:
         async with self._db.hot() as connection:
             return dict(await connection.fetch(_TITLES, tenant, list(conversations)))
 
-    async def words(self, tenant: UUID, initials: Collection[str]) -> list[str]:
-        """The distinct words in segments that begin with one of `initials` (single characters), sorted.
+    async def words(self, tenant: UUID, initials: Collection[str]) -> frozenset[str]:
+        """The words in segments that begin with one of `initials` (single characters).
 
         Those of the newest segments, where they are very many.
         """
         async with self._db.hot() as connection:
             rows = await connection.fetch(_WORDS, tenant, list(initials), WORDS_BYTES)
-        return sorted({word for (words,) in rows for word in words.split("\n")})
+        return frozenset().union(*(words.split("\n") for (words,) in rows))
 
 
 def _ids(whole: bytes | None) -> list[bytes]:
-    return [whole[at : at + 16] for at in range(0, len(whole), 16)] if whole else []
+    return np.frombuffer(whole, "V16").tolist() if whole else []
 
 
 def _analyse(texts: Mapping[tuple[UUID, int], str]) -> _Analysed:

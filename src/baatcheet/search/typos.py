@@ -1,6 +1,6 @@
 """What a mistyped word may have been meant to be."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from rapidfuzz.distance import OSA
 from rapidfuzz.process import extract
@@ -15,7 +15,7 @@ def initials(word: str) -> set[str]:
     return set(word[:2]) if len(word) >= _SHORTEST else set()
 
 
-def meant(word: str, words: Sequence[str]) -> list[str]:
+def meant(word: str, words: Collection[str]) -> list[str]:
     """Those of `words` that are nearest to `word`, `MOST` at most, by letters added, lost, exchanged or swapped.
 
     One such slip is allowed, two in a word of eight letters or more (optimal string alignment distance).
