@@ -119,10 +119,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, 
         assert database is not None
         assert redis is not None
         database = stack.enter_context(database_on(database, os.environ.get("BAATCHEET_TEST_TEMPLATE")))
-        direct = servers.past_bouncer(database)
-        upgrade(direct)
-        past = {} if direct == database else {"DATABASE_DIRECT_URL": direct}
-        yield {"DATABASE_URL": database, "REDIS_URL": redis, **past}
+        upgrade(servers.past_bouncer(database))
+        yield servers.at({"REDIS_URL": redis}, database)
 
 
 @pytest.fixture(scope="session")

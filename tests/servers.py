@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +70,13 @@ session_bouncers: list[Bouncer] = []  # the one that the session runs through, w
 def past_bouncer(url: str) -> str:
     """The same database, past PgBouncer where the session runs through it: a LISTEN is heard there alone."""
     return next((one.direct(url) for one in session_bouncers if f":{one.port}/" in url), url)
+
+
+def at(environment: Mapping[str, str], url: str) -> dict[str, str]:
+    """`environment` with the database at `url` instead of its own: also past PgBouncer, where that is another way."""
+    direct = past_bouncer(url)
+    others = {name: value for name, value in environment.items() if name != "DATABASE_DIRECT_URL"}
+    return {**others, "DATABASE_URL": url, **({} if direct == url else {"DATABASE_DIRECT_URL": direct})}
 
 
 @contextmanager

@@ -52,7 +52,7 @@ from baatcheet.platform.uploads import body_limit
 from baatcheet.providers.catalogue import build_catalogue
 from tests.attachments.fakes import FakeModels, FakeOcrSpace
 from tests.conftest import ADMIN_TOKEN, database_on
-from tests.servers import past_bouncer
+from tests.servers import at, past_bouncer
 
 QUICK = Rhythm(beat=0.2, lease=1.0, reap=0.2, tick=0.05, poll=0.3)
 ENDED = {"succeeded", "dead", "cancelled"}
@@ -206,8 +206,7 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     settings = load(
         {
-            "DATABASE_URL": attachment_database,
-            "REDIS_URL": services["REDIS_URL"],
+            **at(services, attachment_database),
             "OLLAMA_HOST": "",
             "OPENAI_BASE_URL": models.base_url,
             "OPENAI_API_KEY": "sk-fake",

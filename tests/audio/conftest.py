@@ -48,7 +48,7 @@ from baatcheet.platform.uploads import body_limit
 from baatcheet.providers.catalogue import build_catalogue
 from tests.audio.whisper import Whisper
 from tests.conftest import ADMIN_TOKEN, database_on
-from tests.servers import past_bouncer
+from tests.servers import at, past_bouncer
 
 QUICK = Rhythm(beat=0.2, lease=1.0, reap=0.2, tick=0.05, poll=0.3)
 ENDED = {"succeeded", "dead", "cancelled"}
@@ -153,8 +153,7 @@ async def stage(
     tmp_path: Path,
 ) -> AsyncIterator[Stage]:
     environment = {
-        "DATABASE_URL": audio_database,
-        "REDIS_URL": services["REDIS_URL"],
+        **at(services, audio_database),
         "OLLAMA_HOST": "",
         "OPENAI_BASE_URL": whisper.url,
         "OPENAI_API_KEY": "sk-whisper-secret",

@@ -16,6 +16,7 @@ from baatcheet.platform.settings import load as load_settings
 from tests.chaos.load import BACK, KINDS, load
 from tests.chaos.postgres import ROUND_TRIP, Postgres
 from tests.running import ApiProcess, api_process
+from tests.servers import at
 
 pytestmark = pytest.mark.timeout(400)  # a machine that is busy with others
 
@@ -41,7 +42,7 @@ def api(
     postgres: Postgres, environment_of_server: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ApiProcess]:
     """With every limit as it is by default."""
-    own = {**environment_of_server, "DATABASE_URL": postgres.address, "BAATCHEET_POOL_MAX": "20"}
+    own = {**at(environment_of_server, postgres.address), "BAATCHEET_POOL_MAX": "20"}
     own |= {"BAATCHEET_FILES_DIR": str(tmp_path_factory.mktemp("files"))}
     ensure_admin(postgres.url, load_settings(own, dotenv=None).auth)
     with api_process(own, tmp_path_factory.mktemp("api") / "api.log") as running:

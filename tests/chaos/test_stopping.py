@@ -19,6 +19,7 @@ from baatcheet.platform.settings import load as load_settings
 from tests.chaos.load import Client, Journal
 from tests.conftest import ADMIN_TOKEN, Caller, database_on
 from tests.running import ApiProcess, WorkerProcess, new_user
+from tests.servers import at
 from tests.webhooks.receiver import Receiver
 
 pytestmark = pytest.mark.timeout(400)  # a machine that is busy with others
@@ -38,7 +39,7 @@ def environment(environment_of_server: Mapping[str, str]) -> Iterator[dict[str, 
     """A database of the test's own: nobody else is connected to it."""
     with database_on(environment_of_server["DATABASE_URL"]) as url:
         upgrade(url)
-        own = {**environment_of_server, "DATABASE_URL": url}
+        own = at(environment_of_server, url)
         own |= {"BAATCHEET_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.1", "BAATCHEET_REQUESTS_PER_MINUTE": "0"}
         own |= {"BAATCHEET_WEBHOOK_TIMEOUT": "58"}
         ensure_admin(url, load_settings(own, dotenv=None).auth)

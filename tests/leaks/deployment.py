@@ -34,6 +34,7 @@ from tests.keys.stores.gate import Gate
 from tests.leaks.canaries import ALPHANUMERIC, AWKWARD, HEX, WORD, Canary, canary
 from tests.leaks.echoing import GOOD, EchoingProvider
 from tests.running import ROOT, ApiProcess, WorkerProcess, worker_process
+from tests.servers import at, past_bouncer
 from tests.webhooks.receiver import Receiver
 
 Result = TypeVar("Result")
@@ -191,11 +192,10 @@ class Deployment:
             stack.enter_context(self.loop)
             self._open_fakes(stack)
             self.environment = {
-                "DATABASE_URL": stack.enter_context(database_on(services["DATABASE_URL"])),
-                "REDIS_URL": services["REDIS_URL"],
+                **at(services, stack.enter_context(database_on(services["DATABASE_URL"]))),
                 **self._settings(),
             }
-            upgrade(self.environment["DATABASE_URL"])
+            upgrade(past_bouncer(self.environment["DATABASE_URL"]))
             ensure_admin(
                 self.environment["DATABASE_URL"],
                 load({**self.environment, **self._custom()}, dotenv=None).auth,

@@ -26,6 +26,7 @@ from baatcheet.platform.settings import load
 from baatcheet.platform.telemetry import Metrics
 from baatcheet.providers.catalogue import build_catalogue
 from tests.conftest import ADMIN_TOKEN
+from tests.servers import at
 
 QUICK = Rhythm(flush=0.3, beat=1.0, lease=4.0, reap=1.4)  # a third of what it is by default
 
@@ -65,7 +66,7 @@ async def living(
     redis: bool = False,
 ) -> AsyncIterator[Living]:
     """The chat of an API process, with a shorter lease."""
-    own = {**environment, "DATABASE_URL": url, "BAATCHEET_DB_CHECKOUT_TIMEOUT": str(deadline)}
+    own = {**at(environment, url), "BAATCHEET_DB_CHECKOUT_TIMEOUT": str(deadline)}
     if redis:
         own["BAATCHEET_CACHE_TIMEOUT"] = "2"  # a slow machine is not what is tested
     else:
@@ -112,4 +113,4 @@ async def living(
 def prepare(url: str, environment: Mapping[str, str]) -> None:
     """Give the database at `url` its tables and its administrator."""
     upgrade(url)
-    ensure_admin(url, load({**environment, "DATABASE_URL": url}, dotenv=None).auth)
+    ensure_admin(url, load(at(environment, url), dotenv=None).auth)

@@ -21,6 +21,7 @@ from baatcheet.platform.settings import DatabaseSettings, load
 from tests.conftest import ADMIN_TOKEN as ADMIN
 from tests.recovery.own_database import OwnDatabase
 from tests.running import ApiProcess, api_process, events, new_user
+from tests.servers import at
 
 LIMIT = 3.0  # seconds: the deadline of a unit of work, shorter than by default so that these tests are
 SLACK = 3.0  # seconds: these machines are slow
@@ -174,12 +175,11 @@ async def test_closing_does_not_wait_for_a_frozen_server(db: Database, frozen: C
 @pytest.fixture
 def environment(own: OwnDatabase, environment_of_server: Mapping[str, str]) -> dict[str, str]:
     changed = {
-        "DATABASE_URL": own.url,
         "BAATCHEET_POOL_MAX": "10",
         "BAATCHEET_DB_CHECKOUT_TIMEOUT": str(LIMIT),
         "BAATCHEET_GRACE_SECONDS": "2",
     }
-    environment = {**environment_of_server, **changed}
+    environment = {**at(environment_of_server, own.url), **changed}
     environment.pop("REDIS_URL")
     ensure_admin(own.url, load(environment, dotenv=None).auth)
     return environment

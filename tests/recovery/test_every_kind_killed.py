@@ -34,6 +34,7 @@ from tests.audio.whisper import Whisper
 from tests.conftest import ADMIN_TOKEN, ROOT, Caller, database_on
 from tests.notifications.mail_server import MailServer
 from tests.running import ApiProcess, api_process, inherited, new_user, worker_process
+from tests.servers import at
 from tests.webhooks.receiver import Receiver
 
 WORKER_KILLS = 60 if os.environ.get("KILLS") == "all" else 6
@@ -62,8 +63,7 @@ async def elsewhere() -> AsyncIterator[Elsewhere]:
 def environment(services: Mapping[str, str], template: str, elsewhere: Elsewhere, tmp_path: Path) -> Any:
     with database_on(services["DATABASE_URL"], template) as url:
         made = {
-            "DATABASE_URL": url,
-            "REDIS_URL": services["REDIS_URL"],
+            **at(services, url),
             "OLLAMA_HOST": "",
             "OPENAI_BASE_URL": elsewhere.whisper.url,
             "OPENAI_API_KEY": "sk-whisper-secret",

@@ -23,6 +23,7 @@ from tests.recovery.own_database import OwnDatabase
 from tests.recovery.test_truth import CHAT, asked_with, has_answered, rest, slow
 from tests.running import api_process, new_user
 from tests.scripted_provider import ScriptedProvider
+from tests.servers import at
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ async def test_a_paused_process_that_was_taken_for_dead_stops_generating_soon_af
     scripted_provider: ScriptedProvider,
     tmp_path: Path,
 ) -> None:
-    environment = {**environment_of_server, "DATABASE_URL": own_database}
+    environment = at(environment_of_server, own_database)
     del environment["REDIS_URL"]
     words = f"pause me {new_id()}"
     with api_process(environment, tmp_path / "api.log") as api:
