@@ -36,10 +36,21 @@ from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database, DatabaseUnavailable
 from baatcheet.platform.settings import DatabaseSettings
 from baatcheet.providers.model import Encoding, ModelCard
+from tests.running import ROOT
 
 SCRIPTS = ("english", "urdu", "hindi", "code")
+UNCHANGING = sorted((ROOT / "src/baatcheet/migrations/versions").glob("00*.py"))[:15]  # migrations
 UNKNOWN: list[Encoding] = ["cl100k_base", "llama3", "gemma3", "qwen3"]
 MODEL = ModelCard("somewhere", "unheard-of", 8_192)
+
+
+def written(kind: str, characters: int, chance: random.Random) -> str:
+    """As the benchmark's texts, but for code: of files that never change, so that no commit draws other texts."""
+    if kind != "code":
+        return sentences(kind, characters, chance)
+    lines = "".join(path.read_text(encoding="utf-8") for path in UNCHANGING).splitlines(keepends=True)
+    at = chance.randrange(len(lines) - 60)
+    return "".join(lines[at : at + 60])[:characters]
 
 
 def conversation(script: str, chance: random.Random) -> list[dict[str, Any]]:
@@ -47,7 +58,7 @@ def conversation(script: str, chance: random.Random) -> list[dict[str, Any]]:
         return chance.choice(SCRIPTS) if script == "mixed" else script
 
     return [
-        {"role": "user", "content": sentences(kind(), chance.randint(60, 1_500), chance)}
+        {"role": "user", "content": written(kind(), chance.randint(60, 1_500), chance)}
         for _ in range(chance.randint(1, 8))
     ]
 
