@@ -108,16 +108,13 @@ def rank_conversations(
         return [], found.weights, False
     first, second = found.keys(wanted.order)
     conversations, names = found.conversations()
-    by_conversation = np.lexsort((second, first, conversations))
-    last = np.flatnonzero(np.diff(conversations[by_conversation], append=-1))
-    best = by_conversation[last]  # the best of each conversation stands last in it
-    hits = np.diff(last, prepend=-1)
+    ascending = np.lexsort((second, first))
+    best = np.empty(len(names), np.int64)
+    best[conversations[ascending]] = ascending  # of those of one conversation the last one stays: its best
+    hits = np.bincount(conversations)
     chosen = _at_or_after(first[best], second[best], after)
     ranked, more = _best(first[best], second[best], chosen, most)
-    groups = [
-        Group(found.place(best[at], first, second), names[int(conversations[best[at]])], int(hits[at]))
-        for at in ranked
-    ]
+    groups = [Group(found.place(best[at], first, second), names[at], int(hits[at])) for at in ranked]
     return groups, found.weights, more
 
 
@@ -176,9 +173,12 @@ class _Found:
         for segment in self._segments:
             end = start + int(np.count_nonzero(self._of == len(parts)))
             local = segment.conversations[self._numbers[start:end]]
-            used, places = np.unique(local, return_inverse=True)
-            ids = [known.setdefault(segment.conversation_ids[int(one)], len(known)) for one in used]
-            parts.append(np.asarray(ids, np.int64)[places])
+            has = np.zeros(len(segment.conversation_ids), np.bool_)
+            has[local] = True
+            used = np.flatnonzero(has).tolist()
+            numbers = np.zeros(len(has), np.int64)
+            numbers[used] = [known.setdefault(segment.conversation_ids[one], len(known)) for one in used]
+            parts.append(numbers[local])
             start = end
         return _joined(parts), list(known)
 
