@@ -117,6 +117,17 @@ async def test_filters_leave_what_they_say(alice: Caller) -> None:
     assert len(await texts(alice, "heron", since="2020-01-01T00:00:00Z", until="2100-01-01T00:00:00Z")) == 4
 
 
+async def test_of_many_conversations_a_filter_leaves_a_few_or_all_but_a_few(alice: Caller) -> None:
+    talks = [await converse(alice, f"osprey {n}", archived=n == 7) for n in range(12)]
+    others = {f"osprey {n}" for n in range(12) if n != 7}
+    assert await texts(alice, "osprey", archived="true") == ["osprey 7"]
+    assert set(await texts(alice, "osprey", archived="false", limit=50)) == others
+    for talk in talks[:7]:
+        assert (await alice.delete(f"/api/v1/conversations/{talk}")).status_code == 204
+    assert set(await texts(alice, "osprey", limit=50)) == {f"osprey {n}" for n in range(7, 12)}
+    assert set(await texts(alice, "osprey", archived="false")) == {f"osprey {n}" for n in range(8, 12)}
+
+
 @pytest.mark.parametrize("sort", ["relevance", "newest", "oldest"])
 async def test_pages_hold_everything_once_and_in_order(new_caller: NewCaller, sort: str) -> None:
     caller = await new_caller()

@@ -42,6 +42,24 @@ def test_a_snippet_is_a_piece_of_the_text_with_highlights_in_it(
         assert end < start
 
 
+@given(st.lists(texts(most=25), max_size=6), texts(most=5), st.booleans())
+@settings(max_examples=150)
+def test_a_snippet_is_the_same_whatever_other_texts_were_found(
+    several: list[str], asked: str, typing: bool
+) -> None:
+    query = parse(asked, typing=typing)
+    snippets = Snippets(query)
+    assert [snippets.of(text) for text in several] == [Snippets(query).of(text) for text in several]
+
+
+def test_a_roman_urdu_text_after_an_english_one_has_its_own_spellings_marked() -> None:
+    snippets = Snippets(parse("bahut"))
+    english = "The word bohat is a foreign one here, she said, and nobody knew it. " * 5
+    assert shown(snippets.of(english)) == []
+    assert "bohat" in shown(snippets.of("yeh bohat acha hai aur mujhe bohat pasand hai"))
+    assert shown(snippets.of(english)) == []
+
+
 @given(texts(most=40), st.data())
 @settings(max_examples=250)
 def test_of_a_text_that_is_found_something_is_highlighted(text: str, data: st.DataObject) -> None:
