@@ -32,6 +32,7 @@ from baatcheet.platform.http import client_session
 from baatcheet.platform.settings import AuthSettings, CacheSettings, load
 from tests.auth.oidc.fake_provider import AUDIENCE, FakeProvider
 from tests.conftest import database_on
+from tests.servers import at
 
 ROLES = {"role_claim": "roles", "admin_roles": ["boss"]}
 
@@ -58,7 +59,7 @@ def fake() -> Iterator[FakeProvider]:
 def own_services(services: Mapping[str, str], template: str) -> Iterator[Mapping[str, str]]:
     """As `services`, with a database whose administrators are these tests' alone."""
     with database_on(services["DATABASE_URL"], template) as url:
-        yield {**services, "DATABASE_URL": url}
+        yield at(services, url)
 
 
 @pytest_asyncio.fixture

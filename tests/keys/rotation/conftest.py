@@ -27,6 +27,7 @@ from tests.conftest import database_on
 from tests.keys.rotation.dying_rotation import QUICK, prober
 from tests.keys.rotation.fake_providers import PROVISIONING_KEY, FakeProviders
 from tests.keys.rotation.fake_store import FakeRing, FakeStore
+from tests.servers import at
 
 
 @dataclass
@@ -135,7 +136,7 @@ class Bench:
 def own_services(services: Mapping[str, str], template: str) -> Iterator[Mapping[str, str]]:
     """As `services`, with a database that no worker but the tests' own looks after."""
     with database_on(services["DATABASE_URL"], template) as url:
-        yield {**services, "DATABASE_URL": url}
+        yield at(services, url)
 
 
 @pytest_asyncio.fixture
