@@ -7,12 +7,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from baatcheet.entrypoints.cli.doctor import Finding, examine
+from baatcheet.platform.database import connect
 from tests.scripted_provider import ScriptedProvider
+from tests.servers import KIND, past_bouncer
 from tests.valkey_server import ValkeyServer
+
+LIMIT = "max_client_conn" if KIND == "pgbouncer" else "max_connections"
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def test_a_sound_installation_has_nothing_that_fails(configured: pytest.MonkeyPa
     assert findings["schema"].level == "OK"
     assert findings["tenant role"].level == "OK"
     assert findings["provider openai"].level == "OK"
-    assert "max_connections" in findings["pool"].what
+    assert LIMIT in findings["pool"].what
 
 
 def test_a_malformed_setting_is_named(configured: pytest.MonkeyPatch) -> None:
@@ -76,7 +79,7 @@ def test_a_tenant_role_that_passes_row_security_fails(
     configured: pytest.MonkeyPatch, services: Mapping[str, str]
 ) -> None:
     async def alter(words: str) -> None:
-        connection = await asyncpg.connect(services["DATABASE_URL"])
+        connection = await connect(past_bouncer(services["DATABASE_URL"]))
         await connection.execute(f"ALTER ROLE baatcheet_tenant {words}")
         await connection.close()
 
@@ -91,14 +94,15 @@ def test_more_connections_than_the_server_has_fail_with_the_sum(configured: pyte
     configured.setenv("BAATCHEET_POOL_MAX", "5000")
     pool = found()["pool"]
     assert pool.level == "FAIL"
-    assert "max_connections" in pool.what
+    assert LIMIT in pool.what
 
 
 def test_pgbouncer_without_a_direct_address_is_warned_of(
     configured: pytest.MonkeyPatch, services: Mapping[str, str]
 ) -> None:
-    url = services["DATABASE_URL"]
+    url = past_bouncer(services["DATABASE_URL"])
     configured.setenv("DATABASE_URL", f"{url}{'&' if '?' in url else '?'}pgbouncer=true")
+    configured.delenv("DATABASE_DIRECT_URL", raising=False)
     assert found()["pgbouncer"].level == "WARN"
     configured.setenv("DATABASE_DIRECT_URL", url)
     assert found()["pgbouncer"].level == "OK"
