@@ -505,7 +505,11 @@ def test_what_was_packed_anew_with_other_rows_is_refused(backup: Path, tmp_path:
     assert check(backup).content.revision == newest_revision()
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", gzip.compress(b""), gzip.compress(b"hello" * 1000)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", gzip.compress(b""), gzip.compress(b"hello" * 1000)],
+    ids=["empty", "text", "nothing packed", "text packed"],  # what is packed has the time of day in it
+)
 def test_a_file_that_is_no_backup_is_refused_before_anything_is_touched(
     tmp_path: Path, content: bytes
 ) -> None:
