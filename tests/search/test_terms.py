@@ -36,6 +36,7 @@ def finds(query: str, text: str) -> bool:
 
 
 @given(texts())
+@example("foo_bar\ufdfa")  # a letter that is four words
 @settings(max_examples=150)
 def test_any_text_can_be_analysed(text: str) -> None:
     analysis = analyse(text)

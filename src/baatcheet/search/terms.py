@@ -263,7 +263,9 @@ def _parts(characters: str) -> tuple[list[str], list[str]]:
         others += _humps(one)
     parts = [word for one in found if (word := _fold(one))]
     whole = text.rstrip("+#")
-    if len(parts) > 1 and _INNER.search(whole):
+    if (
+        len(parts) > 1 and " " not in whole and _INNER.search(whole)
+    ):  # folding makes several words of some letters
         others += _whole(_fold(whole).strip("_"), parts)
     if parts and len(whole) < len(text) and len(parts[-1]) <= 2:
         others.append(parts[-1] + text[len(whole) :])
