@@ -11,6 +11,7 @@ import pytest
 from baatcheet.platform.database import connect
 from baatcheet.platform.migrate import MigrationError, upgrade
 from tests.docs.markdown import ROOT, snippets
+from tests.servers import past_bouncer
 
 DOCUMENT = ROOT / "docs/how-to/real-database.md"
 TENANT = "baatcheet_tenant"
@@ -49,13 +50,13 @@ def _prepared(server_url: str, *, grants: bool) -> Iterator[str]:
 
 
 def test_the_documented_statements_let_an_ordinary_user_migrate(services: Mapping[str, str]) -> None:
-    with _prepared(services["DATABASE_URL"], grants=True) as url:
+    with _prepared(past_bouncer(services["DATABASE_URL"]), grants=True) as url:
         upgrade(url)
 
 
 def test_without_the_grant_the_migration_says_what_to_run(services: Mapping[str, str]) -> None:
     with (
-        _prepared(services["DATABASE_URL"], grants=False) as url,
+        _prepared(past_bouncer(services["DATABASE_URL"]), grants=False) as url,
         pytest.raises(MigrationError, match=f"CREATE ROLE {TENANT} NOLOGIN; GRANT {TENANT} TO documented_"),
     ):
         upgrade(url)
