@@ -14,7 +14,7 @@ import uvloop
 from baatcheet.platform.database import Database, connect
 from baatcheet.platform.settings import Settings
 from benchmarks.context.workplace import services
-from benchmarks.data import pool
+from benchmarks.data import analytics, pool
 from benchmarks.data.closing import ClosingTurns, new_user
 from benchmarks.data.others import add_others
 from benchmarks.data.queries import Queries, Times, label, tell
@@ -23,8 +23,9 @@ from benchmarks.data.soak import soak
 from benchmarks.report import Options, Report, progress
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
+ANALYTICS: Final = 1_000_000  # messages, at most: to count more takes long, and what is read is a row a day
 POOL: Final = 20
-PARTS: Final = ("queries", "close", "pool", "soak")
+PARTS: Final = ("queries", "analytics", "close", "pool", "soak")
 
 
 class Asked(Options, frozen=True):
@@ -97,6 +98,11 @@ def main() -> None:
             report.add(f"seed.{label(rows)}", seconds, "s", better="lower")
             report.add(f"seed.{label(rows)}.size", size, "MB on disk", better="lower")
         tell(report, found)
+    if "analytics" in asked.only:
+        rows = min(max(asked.rows), ANALYTICS)
+        progress(f"seeding {label(rows)} messages")
+        with services() as settings, runner() as loop:
+            loop.run(analytics.measure(report, settings, rows, 40 if asked.quick else 300))
     if "close" in asked.only:
         with services() as settings, runner() as loop:
             loop.run(close(report, settings, quick=asked.quick))

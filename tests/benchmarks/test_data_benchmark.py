@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from benchmarks.data import seeding
+from benchmarks.data import analytics, seeding
 from benchmarks.data.__main__ import SIZES, options
 from benchmarks.data.queries import Times, label, tell
 from benchmarks.data.seeding import SeededUsers, seed
@@ -13,6 +13,7 @@ from benchmarks.report import Report
 
 from baatcheet.platform.database import connect
 from baatcheet.platform.migrate import upgrade
+from baatcheet.platform.settings import load
 from tests.conftest import database_on
 
 ROWS = 4_000
@@ -127,3 +128,20 @@ def test_growth_is_held_to_the_logarithm(slow: float, ok: bool) -> None:
     assert growth.value == pytest.approx(slow - 0.5)
     assert report.figures["query.fast"].value == slow
     assert report.figures["queries.1m.slowest"].value == max(slow, 2.4)
+
+
+def test_reports_are_measured_on_counted_turns(migrated_database: str) -> None:
+    report = Report("data")
+
+    asyncio.run(analytics.measure(report, load({"DATABASE_URL": migrated_database}, dotenv=None), 2_000, 3))
+
+    counted, rows = (report.figures[f"analytics.{name}"].value for name in ("counted", "rows"))
+    assert counted
+    assert rows
+    assert rows > 100
+    assert {
+        "analytics.usage.month",
+        "analytics.overview.years",
+        "analytics.everybody.usage.years",
+        "analytics.everybody.overview.month",
+    } <= report.figures.keys()
