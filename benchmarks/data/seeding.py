@@ -33,7 +33,8 @@ SIZES: Final[
 TINY: Final = 40
 MODELS: Final = ("openai/gpt-4o", "anthropic/claude-sonnet-4", "groq/llama-3.3-70b", "openrouter/deepseek-v3")
 YEARS: Final = 2.0  # that the messages are spread over
-LONGEST: Final = 2_000  # messages of the longest conversation of a user, where they have five times as many
+LONGEST: Final = 2_000  # messages of the longest conversation of a user: a fifth of all theirs, and no more
+SHORTEST: Final = 200  # … at least: as many as a turn looks at, so that at any size a turn has the same to do
 _TALK: Final = 20  # messages of a conversation, on average
 _WORDS: Final = {"user": 14, "assistant": 60}  # of a message, on average
 _BATCH: Final = 20_000  # rows that are written at a time
@@ -200,7 +201,8 @@ def _even(number: float) -> int:
 
 def _talks(messages: int, chance: np.random.Generator) -> NDArray[np.int64]:
     """How many messages each conversation of a user with so many has: even numbers, a few large."""
-    sizes: list[int] = [LONGEST] if messages >= 5 * LONGEST else []
+    longest = min(LONGEST, messages // 5)
+    sizes: list[int] = [_even(longest)] if longest >= SHORTEST else []
     left = messages - sum(sizes)
     drawn = (2 * np.clip(chance.lognormal(math.log(_TALK / 2) - 0.4, 0.9, left // 4 + 2), 1, 200)).astype(
         np.int64
