@@ -8,11 +8,11 @@ same transaction again: what was used stays used. So at any moment
 
     analytics_daily + analytics_fresh + what pending turns come to  =  what the base rows come to + analytics_kept
 
-and the right side is what `analytics_daily` is made of anew. `analytics_everybody` is the sum of `analytics_daily` over
-all users; whoever changes a day changes it there, by trigger again. Turns and messages go with their conversation only.
+and the right side is what `analytics_daily` is made of anew. Turns and messages go with their conversation only.
 """
 
 import re
+from collections.abc import Sequence
 
 from alembic import op
 
@@ -23,8 +23,6 @@ depends_on = None
 
 ROLE = "baatcheet_tenant"
 
-BOUNDS = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000, 256000)  # of what turns took, in ms
-TOOK = tuple(f"took_{one}" for one in BOUNDS)
 AMOUNTS = (
     "turns",
     "completed",
@@ -44,7 +42,6 @@ AMOUNTS = (
     "jobs_cancelled",
     "bytes_added",
     "bytes_removed",
-    *TOOK,
 )
 _AMOUNTS = ",\n    ".join(f"{one} bigint NOT NULL DEFAULT 0" for one in AMOUNTS)
 
@@ -58,12 +55,6 @@ CREATE TABLE analytics_daily (
 ) WITH (fillfactor = 80);
 CREATE INDEX idx_analytics_user_date ON analytics_daily (user_id, date DESC);
 CREATE INDEX idx_analytics_date ON analytics_daily (date);
-CREATE TABLE analytics_everybody (
-    date date NOT NULL,
-    model text NOT NULL,
-    {_AMOUNTS},
-    CONSTRAINT pk_analytics_everybody PRIMARY KEY (date, model)
-) WITH (fillfactor = 80);
 CREATE TABLE analytics_fresh (
     id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_analytics_fresh PRIMARY KEY,
     user_id uuid NOT NULL,
@@ -92,11 +83,6 @@ CREATE TABLE analytics_backlog (
 INSERT INTO analytics_backlog SELECT id FROM users;
 """  # noqa: S608 - the parts are constants
 
-_TOOK = ",\n    ".join(
-    f"(t.status = 'completed' AND l.ms > {above} AND l.ms <= {upto})::integer AS took_{upto}"
-    for above, upto in zip((-1, *BOUNDS), BOUNDS, strict=False)
-)
-
 # A number that a provider or a client has sent is in no bounds.
 VIEWS = """
 CREATE VIEW analytics_of_ended WITH (security_invoker = true) AS
@@ -117,12 +103,9 @@ SELECT t.id, t.user_id, t.conversation_id,
          THEN least(greatest(0, trunc((t.usage -> 'microcents')::numeric)), 1000000000000000)::bigint
          ELSE 0 END AS microcents,
     (t.usage IS NOT NULL AND jsonb_typeof(t.usage -> 'microcents') IS DISTINCT FROM 'number')::integer AS unpriced,
-    l.ms AS latency_ms,
-    {took}
-FROM turns t CROSS JOIN LATERAL (  -- made once, for all that is told of it
-    SELECT CASE WHEN t.status = 'completed' AND t.ended_at > t.created_at
-                THEN trunc(extract(epoch FROM t.ended_at - t.created_at) * 1000)::bigint ELSE 0 END AS ms OFFSET 0
-) l WHERE t.status <> 'running';
+    CASE WHEN t.status = 'completed' AND t.ended_at > t.created_at
+         THEN trunc(extract(epoch FROM t.ended_at - t.created_at) * 1000)::bigint ELSE 0 END AS latency_ms
+FROM turns t WHERE t.status <> 'running';
 
 CREATE VIEW analytics_of_turns WITH (security_invoker = true) AS
 SELECT e.*, (SELECT count(*) FROM messages m WHERE m.turn_id = e.id) AS messages FROM analytics_of_ended e;
@@ -149,27 +132,53 @@ FROM exports e WHERE e.size IS NOT NULL AND e.status IN ('completed', 'expired')
 UNION ALL
 SELECT e.id, e.user_id, (coalesce(e.expires_at, e.created_at) AT TIME ZONE 'UTC')::date, 0, e.size
 FROM exports e WHERE e.size IS NOT NULL AND e.status = 'expired'
-""".replace("{took}", _TOOK)
+"""
 
-_TURNS = f"""turns, completed, failed, cancelled, interrupted, messages, prompt_tokens, cached_tokens,
-        completion_tokens, microcents, unpriced, latency_ms, {", ".join(TOOK)}"""
-_OF_TURN = [one.strip() for one in _TURNS.split(",")]
-_SUMS = ", ".join([*(f"sum(u.{one}) AS {one}" for one in _OF_TURN), "max(u.latency_ms) AS slowest_ms"])
-_SUMS_OF_SUMS = ", ".join([*(f"sum(u.{one})" for one in _OF_TURN), "max(u.slowest_ms)"])
-
-_ADDED = ", ".join(
-    f"{one} = greatest(e.{one}, excluded.{one})"
-    if one == "slowest_ms"
-    else f"{one} = e.{one} + excluded.{one}"
-    for one in AMOUNTS
-)
-_SLOWEST = """coalesce((
-            SELECT max(d.slowest_ms) FROM analytics_daily d WHERE d.date = e.date AND d.model = e.model), 0)"""
+OF_TURN = (
+    "turns", "completed", "failed", "cancelled", "interrupted", "messages", "prompt_tokens", "cached_tokens",
+    "completion_tokens", "microcents", "unpriced", "latency_ms",
+)  # fmt: skip
 
 
-def _of_all(amount: str, highest: str = "max(m.slowest_ms)") -> str:
-    """The sums of a column's `amount`, of the slowest one the highest."""
-    return ", ".join(highest if one == "slowest_ms" else f"sum({amount.format(one)})" for one in AMOUNTS)
+def keep_conversation(of_turn: Sequence[str]) -> str:
+    """Keeps what a conversation that is deleted has used: of its turns, these amounts and the slowest."""
+    turns = ", ".join(of_turn)
+    sums = ", ".join([*(f"sum(u.{one}) AS {one}" for one in of_turn), "max(u.latency_ms) AS slowest_ms"])
+    sums_of_sums = ", ".join([*(f"sum(u.{one})" for one in of_turn), "max(u.slowest_ms)"])
+    return f"""
+CREATE FUNCTION keep_conversation() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM users u WHERE u.id = OLD.user_id) THEN
+        -- Its turns and its messages are read once each, however many: a conversation's turns have its messages only.
+        WITH due AS (
+            DELETE FROM analytics_pending p USING turns t
+            WHERE t.conversation_id = OLD.id AND p.user_id = OLD.user_id AND p.turn_id = t.id
+            RETURNING p.turn_id
+        ), said AS MATERIALIZED (
+            SELECT m.turn_id, count(*) AS messages FROM messages m
+            WHERE m.conversation_id = OLD.id AND m.turn_id IS NOT NULL GROUP BY m.turn_id
+        ), ended AS MATERIALIZED (
+            SELECT u.date, u.model, d.turn_id IS NOT NULL AS due, {sums}
+            FROM (
+                SELECT e.*, coalesce(s.messages, 0) AS messages
+                FROM analytics_of_ended e LEFT JOIN said s ON s.turn_id = e.id
+                WHERE e.conversation_id = OLD.id AND e.user_id = OLD.user_id
+            ) u LEFT JOIN due d ON d.turn_id = u.id
+            GROUP BY 1, 2, 3
+        ), fresh AS (
+            INSERT INTO analytics_fresh (user_id, date, model, {turns}, slowest_ms)
+            SELECT OLD.user_id, date, model, {turns}, slowest_ms FROM ended WHERE due
+        ), turns_kept AS (
+            INSERT INTO analytics_kept (user_id, date, model, {turns}, slowest_ms)
+            SELECT OLD.user_id, u.date, u.model, {sums_of_sums} FROM ended u GROUP BY u.date, u.model
+        )
+        INSERT INTO analytics_kept (user_id, date, model, messages)
+        SELECT OLD.user_id, u.date, u.model, sum(u.messages) FROM analytics_of_messages u
+        WHERE u.conversation_id = OLD.id AND u.user_id = OLD.user_id GROUP BY u.date, u.model;
+    END IF;
+    RETURN OLD;
+END $$;
+"""  # noqa: S608 - the parts are constants
 
 
 # They run as whoever changes the row, a tenant included. A user who is being deleted leaves nothing behind.
@@ -193,38 +202,7 @@ END $$;
 CREATE TRIGGER count_made AFTER INSERT ON messages FOR EACH ROW
     WHEN (NEW.turn_id IS NULL) EXECUTE FUNCTION count_message();
 
-CREATE FUNCTION keep_conversation() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF EXISTS (SELECT FROM users u WHERE u.id = OLD.user_id) THEN
-        -- Its turns and its messages are read once each, however many: a conversation's turns have its messages only.
-        WITH due AS (
-            DELETE FROM analytics_pending p USING turns t
-            WHERE t.conversation_id = OLD.id AND p.user_id = OLD.user_id AND p.turn_id = t.id
-            RETURNING p.turn_id
-        ), said AS MATERIALIZED (
-            SELECT m.turn_id, count(*) AS messages FROM messages m
-            WHERE m.conversation_id = OLD.id AND m.turn_id IS NOT NULL GROUP BY m.turn_id
-        ), ended AS MATERIALIZED (
-            SELECT u.date, u.model, d.turn_id IS NOT NULL AS due, {_SUMS}
-            FROM (
-                SELECT e.*, coalesce(s.messages, 0) AS messages
-                FROM analytics_of_ended e LEFT JOIN said s ON s.turn_id = e.id
-                WHERE e.conversation_id = OLD.id AND e.user_id = OLD.user_id
-            ) u LEFT JOIN due d ON d.turn_id = u.id
-            GROUP BY 1, 2, 3
-        ), fresh AS (
-            INSERT INTO analytics_fresh (user_id, date, model, {_TURNS}, slowest_ms)
-            SELECT OLD.user_id, date, model, {_TURNS}, slowest_ms FROM ended WHERE due
-        ), turns_kept AS (
-            INSERT INTO analytics_kept (user_id, date, model, {_TURNS}, slowest_ms)
-            SELECT OLD.user_id, u.date, u.model, {_SUMS_OF_SUMS} FROM ended u GROUP BY u.date, u.model
-        )
-        INSERT INTO analytics_kept (user_id, date, model, messages)
-        SELECT OLD.user_id, u.date, u.model, sum(u.messages) FROM analytics_of_messages u
-        WHERE u.conversation_id = OLD.id AND u.user_id = OLD.user_id GROUP BY u.date, u.model;
-    END IF;
-    RETURN OLD;
-END $$;
+{keep_conversation(OF_TURN)}
 CREATE TRIGGER keep_used BEFORE DELETE ON conversations FOR EACH ROW EXECUTE FUNCTION keep_conversation();
 
 CREATE FUNCTION count_job() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -333,44 +311,6 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER forget_fresh AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION forget_fresh();
-
--- In the order of its key, so that no two can wait for each other.
-CREATE FUNCTION add_up_days() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF TG_OP = 'INSERT' THEN
-        INSERT INTO analytics_everybody AS e (date, model, {", ".join(AMOUNTS)})
-        SELECT m.date, m.model, {_of_all("m.{}")} FROM made m GROUP BY m.date, m.model ORDER BY m.date, m.model
-        ON CONFLICT (date, model) DO UPDATE SET {_ADDED};
-    ELSIF TG_OP = 'UPDATE' THEN
-        INSERT INTO analytics_everybody AS e (date, model, {", ".join(AMOUNTS)})
-        SELECT m.date, m.model, {_of_all("m.{0} - g.{0}")}
-        FROM made m JOIN gone g ON (g.user_id, g.date, g.model) = (m.user_id, m.date, m.model)
-        GROUP BY m.date, m.model ORDER BY m.date, m.model
-        ON CONFLICT (date, model) DO UPDATE SET {_ADDED};
-        UPDATE analytics_everybody e SET slowest_ms = {_SLOWEST} FROM (
-            SELECT g.date, g.model, max(g.slowest_ms) AS slowest_ms
-            FROM gone g JOIN made m ON (m.user_id, m.date, m.model) = (g.user_id, g.date, g.model)
-            WHERE m.slowest_ms < g.slowest_ms GROUP BY g.date, g.model
-        ) g WHERE e.date = g.date AND e.model = g.model AND e.slowest_ms <= g.slowest_ms;
-    ELSE
-        INSERT INTO analytics_everybody AS e (date, model, {", ".join(AMOUNTS)})
-        SELECT g.date, g.model, {_of_all("-g.{}", highest="0")} FROM gone g
-        GROUP BY g.date, g.model ORDER BY g.date, g.model
-        ON CONFLICT (date, model) DO UPDATE SET {_ADDED};
-        UPDATE analytics_everybody e SET slowest_ms = {_SLOWEST} FROM (
-            SELECT g.date, g.model, max(g.slowest_ms) AS slowest_ms FROM gone g GROUP BY g.date, g.model
-        ) g WHERE e.date = g.date AND e.model = g.model AND g.slowest_ms > 0 AND e.slowest_ms <= g.slowest_ms;
-        DELETE FROM analytics_everybody e USING (SELECT DISTINCT date, model FROM gone) g
-        WHERE e.date = g.date AND e.model = g.model AND {" AND ".join(f"e.{one} = 0" for one in AMOUNTS)};
-    END IF;
-    RETURN NULL;
-END $$;
-CREATE TRIGGER add_up_made AFTER INSERT ON analytics_daily REFERENCING NEW TABLE AS made
-    FOR EACH STATEMENT EXECUTE FUNCTION add_up_days();
-CREATE TRIGGER add_up_changed AFTER UPDATE ON analytics_daily REFERENCING OLD TABLE AS gone NEW TABLE AS made
-    FOR EACH STATEMENT EXECUTE FUNCTION add_up_days();
-CREATE TRIGGER add_up_gone AFTER DELETE ON analytics_daily REFERENCING OLD TABLE AS gone
-    FOR EACH STATEMENT EXECUTE FUNCTION add_up_days();
 """  # noqa: S608 - the parts are constants
 
 _COUNTS = (
@@ -408,13 +348,12 @@ ON = {
 }
 FUNCTIONS = (
     "count_turn", "count_message", "keep_conversation", "count_job", "count_made_job", "keep_jobs", "count_upload",
-    "count_export", "forget_fresh", "add_up_days",
+    "count_export", "forget_fresh",
 )  # fmt: skip
 NAMES_OF_VIEWS = (  # what a view is made of comes after it
     "analytics_of_turns", "analytics_of_ended", "analytics_of_messages", "analytics_of_jobs", "analytics_of_files",
 )  # fmt: skip
 TENANT_TABLES = {
-    "analytics_everybody": "",
     "analytics_daily": "SELECT",
     "analytics_fresh": "SELECT, INSERT",
     "analytics_pending": "SELECT, INSERT, DELETE",
@@ -447,10 +386,6 @@ def kinds_of_usage() -> None:
             "ALTER TABLE model_usage DROP CONSTRAINT pk_model_usage, "
             "ADD CONSTRAINT pk_model_usage PRIMARY KEY USING INDEX uq_model_usage_kind"
         )
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS idx_model_usage_others")
-        op.execute(
-            "CREATE INDEX CONCURRENTLY idx_model_usage_others ON model_usage (day) WHERE kind <> 'chat'"
-        )
 
 
 def upgrade() -> None:
@@ -471,8 +406,6 @@ def upgrade() -> None:
         op.execute(statement)
     for table, privileges in TENANT_TABLES.items():
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-        if not privileges:  # no tenant reads it
-            continue
         op.execute(f"GRANT {privileges} ON {table} TO {ROLE}")
         mine = "user_id = nullif(current_setting('baatcheet.user_id', true), '')::uuid"
         op.execute(f"CREATE POLICY tenant ON {table} TO {ROLE} USING ({mine}) WITH CHECK ({mine})")
@@ -486,13 +419,12 @@ def downgrade() -> None:
     for table, triggers in ON.items():
         for trigger in triggers:
             op.execute(f"DROP TRIGGER {trigger} ON {table}")
+    for function in FUNCTIONS:
+        op.execute(f"DROP FUNCTION {function}()")
     for view in NAMES_OF_VIEWS:
         op.execute(f"DROP VIEW {view}")
     for table in TENANT_TABLES:
         op.execute(f"DROP TABLE {table}")
-    for function in FUNCTIONS:
-        op.execute(f"DROP FUNCTION {function}()")
-    op.execute("DROP INDEX idx_model_usage_others")
     op.execute("ALTER TABLE model_usage DROP CONSTRAINT pk_model_usage")
     op.execute(ONE_KIND)
     op.execute("ALTER TABLE model_usage DROP COLUMN kind")
