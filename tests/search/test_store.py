@@ -12,6 +12,8 @@ from baatcheet.kit.ids import new_id
 from baatcheet.platform.database import Database
 from baatcheet.search import store
 from baatcheet.search.indexing import Indexer
+from baatcheet.search.query import parse
+from baatcheet.search.ranking import Wanted, rank
 from baatcheet.search.segments import TITLE
 from baatcheet.search.store import Overtaken, Scope, SearchStore
 from baatcheet.search.terms import Analysis, analyse
@@ -297,3 +299,23 @@ async def test_looks_and_flushes_at_once_never_lose_a_message(owner: Owner) -> N
     async with asyncio.TaskGroup() as tasks:
         for work in (write(), flush(), look(seen)):
             tasks.create_task(work)
+
+
+@pytest.mark.parametrize("of_others", [1, 20], ids=["most is deleted", "little is deleted"])
+async def test_what_is_deleted_takes_no_place_among_what_is_ranked(owner: Owner, of_others: int) -> None:
+    """Else a page would be read again and again, to find what can be shown."""
+    gone = [await owner.talk() for _ in range(3)]
+    there = [await owner.talk() for _ in range(of_others)]
+    for talk in (*gone, *there):
+        await owner.say(talk, ["a heron"])
+    await Indexer(owner.db).catch_up(owner.id)
+    for talk in (*gone, *there):
+        await owner.say(talk, ["another heron"])  # in no segment yet
+    await owner.run("UPDATE conversations SET deleted_at = now() WHERE id = ANY($1::uuid[])", gone)
+    wanted = Wanted(parse("heron"))
+
+    view = await owner.store.look_up(owner.id, wanted.terms())
+    view = view._replace(fresh=sorted(view.fresh, key=lambda one: one.created))
+    places = rank(view, wanted, None, 1_000, ()).places
+
+    assert len(places) == 2 * len(there)
